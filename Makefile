@@ -1,0 +1,31 @@
+# make run    a virtual machine is provisioned before your eyes   (BREAK=roothash|config|disk, SUITE=trixie|sid)
+# make test   everything, nothing skipped
+# make build  the program, static, in bin/
+# make bench  size and speed, beside a floor
+# make lint   gofmt, go vet, staticcheck
+
+GO      ?= go
+RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X main.release=$(RELEASE)
+
+# What needs no virtual machine runs first.
+PACKAGES = $$($(GO) list ./... | grep -v -e /tests/vm -e /tests/lab)
+
+.PHONY: run test build bench lint
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pilotlight ./cmd/pilotlight
+
+run:
+	@$(GO) run ./tests/run --break '$(BREAK)' --suite '$(or $(SUITE),trixie)'
+
+test: lint
+	@$(GO) run ./tests/count -count=1 $(PACKAGES) -- -count=1 -p=1 -timeout=50m ./tests/lab ./tests/vm
+
+bench:
+	@$(GO) run ./tests/bench
+
+lint:
+	@bad=$$(gofmt -l cmd config initrd providers stages tests); if [ -n "$$bad" ]; then echo "gofmt: $$bad" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...

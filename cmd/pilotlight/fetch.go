@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"pilotlight/config"
+	"pilotlight/config/resource"
+	"pilotlight/initrd"
+	"pilotlight/providers"
+)
+
+func fetchVerb() verb {
+	return verb{
+		name: "fetch", usage: "--platform ID --output FILE", short: "get this machine's config, as it is",
+		long: `Exit 1 when there is none. What the config pulls in is not fetched.
+
+example: pilotlight fetch --platform metal --url http://boot.example/ignition --output -`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			platform := f.String("platform", "auto", "`name` of the platform")
+			output := f.String("output", "-", "`file` to write, - for standard output")
+			from := f.String("url", "", "`address` of the config, as pilotlight.config.url= gives it")
+			deadline := f.Duration("deadline", config.DefaultDeadline, "give up after this `time`")
+			return func(c *call) error {
+				if err := c.none(); err != nil {
+					return err
+				}
+				k := config.Knobs{Platform: *platform}
+				var err error
+				if k.ConfigURL, err = resource.ParseURL(*from); err != nil {
+					return misused("--url: %v", err)
+				}
+				ctx, cancel := context.WithTimeoutCause(c.ctx, *deadline, fmt.Errorf("the deadline of %s is over", *deadline))
+				defer cancel()
+				_, a, err := userConfig(ctx, k, newOutward(&initrd.Network{}, k, c.show.tell))
+				if err != nil {
+					return err
+				}
+				return c.writeTo(*output, func(w io.Writer) error {
+					if file, ok := w.(*os.File); ok && *output != "-" {
+						// It may hold secrets.
+						if err := file.Chmod(0o600); err != nil {
+							return err
+						}
+					}
+					_, err := w.Write(a.Bytes)
+					return err
+				})
+			}
+		},
+	}
+}
+
+func detectVerb() verb {
+	return verb{
+		name: "detect", usage: "[--json]", short: "say which platform this machine is on",
+		long: `By what the firmware says, and nothing else: no address is asked.
+
+example: pilotlight detect`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			asJSON := f.Bool("json", false, "print JSON")
+			return func(c *call) error {
+				if err := c.none(); err != nil {
+					return err
+				}
+				p, err := providers.Detect(os.DirFS("/sys"))
+				var d *providers.DetectError
+				if *asJSON && (err == nil || errors.As(err, &d)) {
+					answer := map[string]any{"platform": p.Name, "docs": p.Docs}
+					if d != nil {
+						answer = map[string]any{"platform": nil, "seen": d.Seen, "fits": d.Fits}
+					}
+					if err := c.show.json(answer); err != nil {
+						return err
+					}
+					if d != nil {
+						return errShown
+					}
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				c.show.line("%s", p.Name)
+				return nil
+			}
+		},
+	}
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"pilotlight/initrd"
+	"pilotlight/initrd/image"
+	"pilotlight/initrd/units"
+)
+
+// contents is what pilotlight needs in an initrd: its units, and what the table of
+// kinds of step says of programs, libraries and modules.
+func contents(binary, base string) (image.Contents, error) {
+	var c image.Contents
+	var err error
+	c.Binary = binary
+	if binary == "" {
+		if c.Binary, err = os.Executable(); err != nil {
+			return c, err
+		}
+	}
+	files, err := units.Files()
+	if err != nil {
+		return c, err
+	}
+	for _, f := range files {
+		c.Files = append(c.Files, image.File{Path: f.Path, Mode: 0o644, Data: f.Data})
+	}
+	for _, l := range units.Links() {
+		c.Links = append(c.Links, image.Link(l))
+	}
+	if base != "" {
+		list, err := baseFragments(base)
+		if err != nil {
+			return c, err
+		}
+		for _, d := range list {
+			c.Files = append(c.Files, image.File{Path: baseDir + "/" + d.Name[len(basePrefix):], Mode: 0o644, Data: d.Bytes})
+		}
+	}
+	for _, k := range initrd.Kinds {
+		c.Programs = append(c.Programs, k.Programs...)
+		c.Libraries = append(c.Libraries, k.Libraries...)
+		c.Modules = append(c.Modules, k.Modules...)
+	}
+	// What a platform shows through the kernel.
+	c.Modules = append(c.Modules, "qemu_fw_cfg")
+	for _, list := range []*[]string{&c.Programs, &c.Libraries, &c.Modules} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return c, nil
+}
+
+func addonVerb() verb {
+	return verb{
+		name: "initrd addon", usage: "[--output FILE] [--base DIR] | --check INITRD", short: "make an addition to a systemd initrd, or say what one lacks",
+		long: `The addition is a small cpio archive: this program, its units and links. Give it to the
+boot loader beside the distribution's initrd, or append it to that file, which must end
+on a multiple of 4 bytes.
+
+--check reads an initrd and names the programs, libraries, kernel modules and units that
+it lacks for pilotlight. Exit 1 if there are any.
+
+example: pilotlight initrd addon --output pilotlight.cpio
+example: pilotlight initrd addon --check /boot/initrd.img`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			output := f.String("output", "-", "`file` to write, - for standard output")
+			binary := f.String("binary", "", "`file` to pack as pilotlight; this program if not given")
+			base := f.String("base", "", "`directory` of base fragments to put into the image")
+			check := f.String("check", "", "`initrd` to look at instead")
+			asJSON := f.Bool("json", false, "print JSON (with --check)")
+			return func(c *call) error {
+				if err := c.none(); err != nil {
+					return err
+				}
+				parts, err := contents(*binary, *base)
+				if err != nil {
+					return err
+				}
+				if *check == "" {
+					return c.writeTo(*output, func(w io.Writer) error { return image.Addon(w, parts) })
+				}
+				in, err := os.Open(*check)
+				if err != nil {
+					return err
+				}
+				defer in.Close()
+				missing, err := image.Check(in, parts)
+				if err != nil {
+					return fmt.Errorf("%s: %w", *check, err)
+				}
+				if *asJSON {
+					err = c.show.json(map[string]any{"initrd": *check, "missing": append([]image.Missing{}, missing...)})
+				} else {
+					c.show.missing(*check, missing)
+				}
+				if err == nil && len(missing) > 0 {
+					return errShown
+				}
+				return err
+			}
+		},
+	}
+}
+
+func buildVerb() verb {
+	return verb{
+		name: "initrd build", usage: "--root TREE [--output FILE] [--kernel VERSION] [--ca FILE] [--base DIR]", short: "make a whole initrd from a distribution's tree",
+		long: `TREE is an unpacked distribution with systemd 257 or newer, as mmdebstrap makes it. It is
+only read, and nothing of it is run.
+
+example: pilotlight initrd build --root trixie/ --output initrd.img`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			root := f.String("root", "", "the `tree`")
+			output := f.String("output", "-", "`file` to write, - for standard output")
+			binary := f.String("binary", "", "`file` to pack as pilotlight; this program if not given")
+			kernel := f.String("kernel", "", "kernel `version`; the only one in the tree if not given")
+			ca := f.String("ca", "", "PEM `file` of certificate authorities for https")
+			base := f.String("base", "", "`directory` of base fragments to put into the image")
+			level := f.Int("level", 0, "zstd `level`, 1 to 22; 0 is the densest")
+			quiet := f.Bool("quiet", false, "say nothing about the way")
+			return func(c *call) error {
+				if err := c.none(); err != nil {
+					return err
+				}
+				if *root == "" {
+					return misused("--root is needed")
+				}
+				parts, err := contents(*binary, *base)
+				if err != nil {
+					return err
+				}
+				b := image.Build{Tree: *root, Kernel: *kernel, CA: *ca, Contents: parts, Level: *level}
+				if !*quiet {
+					b.Progress = c.show.tell
+				}
+				var s image.Summary
+				err = c.writeTo(*output, func(w io.Writer) (err error) {
+					s, err = b.Write(w)
+					return err
+				})
+				if err == nil && !*quiet {
+					c.show.note("pilotlight: kernel %s, %d files, %.1f MB, %.1f MB packed", s.Kernel, s.Files, float64(s.Unpacked)/1e6, float64(s.Packed)/1e6)
+				}
+				return err
+			}
+		},
+	}
+}
+
+func ukiVerb() verb {
+	return verb{
+		name: "initrd uki", usage: "--kernel FILE --initrd FILE --output FILE [--root TREE] [--cmdline TEXT]", short: "join kernel and initrd in a unified kernel image",
+		long: `systemd's ukify does it: that of TREE, or of this machine. Arguments after -- are ukify's.
+
+example: pilotlight initrd uki --root trixie/ --kernel trixie/vmlinuz --initrd initrd.img \
+           --cmdline console=ttyS0 --output linux.efi`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			var u image.UKI
+			f.StringVar(&u.Kernel, "kernel", "", "the kernel, a `file`")
+			f.StringVar(&u.Initrd, "initrd", "", "the initrd, a `file`")
+			f.StringVar(&u.Output, "output", "", "`file` to write")
+			f.StringVar(&u.Tree, "root", "", "the `tree` that has ukify and the stub")
+			f.StringVar(&u.Cmdline, "cmdline", "", "kernel command line, a `text`")
+			f.StringVar(&u.OSRelease, "os-release", "", "os-release `file`; the tree's if not given")
+			f.StringVar(&u.Uname, "uname", "", "kernel `version`; searched for in the kernel if not given")
+			return func(c *call) error {
+				if u.Kernel == "" || u.Initrd == "" || u.Output == "" {
+					return misused("--kernel, --initrd and --output are needed")
+				}
+				u.Args = c.args
+				return u.Write(c.ctx)
+			}
+		},
+	}
+}
+
+// missing prints what an initrd lacks.
+func (s show) missing(name string, list []image.Missing) {
+	for _, m := range list {
+		s.line("%s: lacks %s", name, m)
+	}
+	if len(list) == 0 {
+		s.line("%s has all that pilotlight needs", name)
+	}
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"pilotlight/config"
+	"pilotlight/config/resource"
+	"pilotlight/initrd"
+	"pilotlight/stages"
+)
+
+func planVerb() verb {
+	return verb{
+		name: "plan", usage: "--config FILE --root DIR [--stage NAME] [--json]", short: "say what would be done, and do nothing",
+		long: `  + would be made so        = is so already
+  > after an earlier step   ~ cannot be here, and need not      ! fails
+
+With --root /sysroot a plan is that of a boot, disks included. With any other root it
+is that of the stage etc alone, unless --stage names others.
+
+example: pilotlight plan --config web.ign --root /mnt/target`,
+		prepare: planOrApply(initrd.Plan),
+	}
+}
+
+func applyVerb() verb {
+	return verb{
+		name: "apply", usage: "--config FILE --root DIR [--stage NAME] [--json]", short: "carry a config out below a directory",
+		long: `The stage etc is carried out: files, directories, links, units, and, where the config
+has a pilotlight section, users, tmpfiles and a machine id. Other stages need --stage.
+A second run does nothing.
+
+example: pilotlight apply --config web.ign --root /mnt/target`,
+		prepare: planOrApply(initrd.Apply),
+	}
+}
+
+func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
+	return func(f *flag.FlagSet) func(*call) error {
+		file := f.String("config", "", "the config, a `file`, - for standard input")
+		root := f.String("root", "", "the target's root `directory`")
+		only := f.String("stage", "", "comma-separated `names` of stages")
+		base := f.String("base", "", "`directory` of base fragments that the config comes over")
+		strict := f.Bool("strict", false, "unknown and duplicate keys in Ignition's part are faults")
+		asJSON := f.Bool("json", false, "print JSON")
+		return func(c *call) error {
+			if err := c.none(); err != nil {
+				return err
+			}
+			if *file == "" || *root == "" {
+				return misused("--config and --root are needed")
+			}
+			dir, err := filepath.Abs(*root)
+			if err != nil {
+				return err
+			}
+			if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+				return errors.Join(fmt.Errorf("root %s is no directory", dir), err)
+			}
+			names := "etc"
+			if dir == "/sysroot" {
+				names = "network,repart,verity,root,etc"
+			}
+			if *only != "" {
+				names = *only
+			}
+			t, o, err := loadFile(c, *file, *base, *strict)
+			if err != nil {
+				return err
+			}
+			t.facts.Root = dir
+			return runStages(c, t, o, strings.Split(names, ","), mode, *asJSON)
+		}
+	}
+}
+
+// runStages runs stages on the machine that this process runs on, outside a boot.
+func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, asJSON bool) error {
+	work, err := os.MkdirTemp("", "pilotlight-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	m, err := initrd.NewMachine(work, o.client)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	m.Tell = c.show.tell
+
+	var report []initrd.ReportedStage
+	var failed error
+	for _, name := range names {
+		s, ok := stages.Named(name)
+		if !ok {
+			return misused("there is no stage %q", name)
+		}
+		want, err := s.Want(t.input())
+		if err != nil {
+			return err
+		}
+		out, err := initrd.Run(c.ctx, m, want, mode, nil)
+		report = append(report, initrd.ReportStage(name, 0, 0, out))
+		if !asJSON {
+			c.show.stage(s.Name, s.Doc)
+			for _, o := range out {
+				if o.Reached {
+					c.show.planned(o)
+				}
+			}
+		}
+		if err != nil {
+			failed = err
+			break
+		}
+	}
+	if asJSON {
+		if err := c.show.json(map[string]any{"stages": report}); err != nil {
+			return err
+		}
+	}
+	if failed != nil {
+		if at := where(failed, documents(t.frozen)); at != "" {
+			return fmt.Errorf("%w (%s)", failed, at)
+		}
+	}
+	return failed
+}
+
+// loadFile makes a config of a file, with all that it pulls in, outside a boot.
+func loadFile(c *call, name, base string, strict bool) (told, *outward, error) {
+	o := newOutward(&initrd.Network{}, config.Knobs{}, c.show.tell)
+	t, err := load(c, name, base, strict, o.fetch, o)
+	return t, o, err
+}
+
+// load reads a config and what it pulls in. fetch gets the documents.
+func load(c *call, name, base string, strict bool, fetch func(context.Context, []resource.Resource) ([][]byte, error), o *outward) (told, error) {
+	raw, err := c.read(name)
+	if err != nil {
+		return told{}, err
+	}
+	var first []config.Document
+	if base != "" {
+		if first, err = baseFragments(base); err != nil {
+			return told{}, err
+		}
+	}
+	first = append(first, config.Document{Name: config.UserDocument, Source: name, Bytes: raw})
+	got, err := config.Collect(c.ctx, first, fetch, nil, config.Options{Strict: strict, Settings: o.settings(c.ctx)})
+	c.show.warnings(name, got.Report)
+	var invalid *config.InvalidError
+	if errors.As(err, &invalid) {
+		return told{}, errShown
+	}
+	if err != nil {
+		return told{}, err
+	}
+	f := initrd.Frozen{Boot: string(stages.First), Provision: newProvision()}
+	for _, d := range got.Documents {
+		f.Documents = append(f.Documents, initrd.Document(d))
+	}
+	if f.Parts, err = fetchWholes(c.ctx, &got.Config, o); err != nil {
+		return told{}, err
+	}
+	return read(c.ctx, f, strict)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"flag"
+
+	"pilotlight/config"
+)
+
+func validateVerb() verb {
+	return verb{
+		name: "validate", usage: "[--strict] [--json] FILE", short: "say everything that is wrong with a config",
+		long: `FILE is a config, or "-" for standard input. What it pulls in is not fetched.
+One line a fault: file:line:column: path: what is wrong (hint). Warnings say so and
+do not count; with --strict unknown and duplicate keys in Ignition's part do.
+
+example: pilotlight validate web.ign`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			strict := f.Bool("strict", false, "unknown and duplicate keys in Ignition's part are faults")
+			asJSON := f.Bool("json", false, "print JSON")
+			return func(c *call) error {
+				name, err := c.one("FILE")
+				if err != nil {
+					return err
+				}
+				raw, err := c.read(name)
+				if err != nil {
+					return err
+				}
+				_, report := config.Parse(raw, config.Options{Strict: *strict})
+				if *asJSON {
+					if report == nil {
+						report = config.Report{}
+					}
+					if err := c.show.json(map[string]any{"file": name, "valid": !report.Fatal(), "faults": report}); err != nil {
+						return err
+					}
+				} else {
+					c.show.faults(name, report)
+				}
+				if report.Fatal() {
+					return errShown
+				}
+				return nil
+			}
+		},
+	}
+}
+
+func wrapVerb() verb {
+	return verb{
+		name: "wrap", usage: "[--output FILE] FILE", short: "put the pilotlight section where other tools leave it alone",
+		long: `matchbox and Butane parse and rewrite a config, and drop keys that they do not know.
+The wrapped form means the same: the section travels in a child, as a data: URL under
+ignition.config.merge.
+
+example: pilotlight wrap web.ign > /var/lib/matchbox/ignition/web.ign`,
+		prepare: func(f *flag.FlagSet) func(*call) error {
+			output := f.String("output", "-", "`file` to write, - for standard output")
+			return func(c *call) error {
+				name, err := c.one("FILE")
+				if err != nil {
+					return err
+				}
+				raw, err := c.read(name)
+				if err != nil {
+					return err
+				}
+				if _, report := config.Parse(raw, config.Options{}); report.Fatal() {
+					c.show.faults(name, report)
+					return errShown
+				}
+				wrapped, err := config.Wrap(raw)
+				if err != nil {
+					return err
+				}
+				return c.writeTo(*output, bytesTo(wrapped))
+			}
+		},
+	}
+}

@@ -1,0 +1,45 @@
+package config
+
+import "slices"
+
+// gap is what an entry lacks to be carried out. A document may leave it to
+// another of the same config, so it is fatal only when all are merged.
+type gap struct {
+	list    string // repart or verity
+	name    string
+	message string
+	hint    string
+}
+
+// gaps lists what a section lacks.
+func (s Section) gaps() []gap {
+	var gaps []gap
+	for _, r := range s.Repart {
+		if r.Device == "" && r.Match == nil {
+			gaps = append(gaps, gap{"repart", r.Name, "names no disk", `"device" or "match"`})
+		}
+		if len(r.Definitions) == 0 {
+			gaps = append(gaps, gap{"repart", r.Name, "has no definitions", "list repart.d files"})
+		}
+	}
+	mounted := map[string]string{}
+	for _, v := range s.Verity {
+		if v.RootHash == "" {
+			gaps = append(gaps, gap{"verity", v.Name, "has no rootHash", "veritysetup format and systemd-repart print it"})
+		}
+		m := v.MountOrDefault()
+		if other, taken := mounted[m]; taken && m != "" {
+			gaps = append(gaps, gap{"verity", v.Name, "is mounted where " + quoted(other) + " is", "change one mount"})
+		}
+		mounted[m] = v.Name
+	}
+	return gaps
+}
+
+// index returns where the entry of a gap stands in its list, or -1.
+func (s Section) index(g gap) int {
+	if g.list == "repart" {
+		return slices.IndexFunc(s.Repart, func(r Repart) bool { return r.Name == g.name })
+	}
+	return slices.IndexFunc(s.Verity, func(v Verity) bool { return v.Name == g.name })
+}

@@ -1,0 +1,102 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/coreos/ignition/v2/config/v3_5"
+)
+
+// Merge joins a document with one that it pulls in, or a base fragment with
+// what comes over it. What the child says wins; what it does not say stays.
+//
+// Ignition's part is merged by Ignition's rules. In ours, lists are joined by
+// name: the parent's entries in their order, then what is new of the child. Two
+// entries of repart or verity with one name are joined field by field, where a
+// child's device takes the place of a parent's match and the reverse; a
+// drop-in or credential takes the place of its namesake as a whole.
+func Merge(parent, child Config) Config {
+	p, c := parent.Pilotlight, child.Pilotlight
+	return Config{
+		Ignition: v3_5.Merge(parent.Ignition, child.Ignition),
+		Pilotlight: Section{
+			Version: orDefault(c.Version, p.Version),
+			Policy: Policy{
+				Run:       orDefault(c.Policy.Run, p.Policy.Run),
+				Disks:     orDefault(c.Policy.Disks, p.Policy.Disks),
+				OnFailure: orDefault(c.Policy.OnFailure, p.Policy.OnFailure),
+				Keep:      orDefault(c.Policy.Keep, p.Policy.Keep),
+			},
+			Repart: join(p.Repart, c.Repart, mergeRepart),
+			Verity: join(p.Verity, c.Verity, mergeVerity),
+			Measure: Measure{
+				PCR:      orNil(c.Measure.PCR, p.Measure.PCR),
+				Required: orNil(c.Measure.Required, p.Measure.Required),
+			},
+			Network: join(p.Network, c.Network, replace),
+			Etc: Etc{
+				Tmpfiles:    join(p.Etc.Tmpfiles, c.Etc.Tmpfiles, replace),
+				Sysusers:    join(p.Etc.Sysusers, c.Etc.Sysusers, replace),
+				Credentials: join(p.Etc.Credentials, c.Etc.Credentials, replace),
+			},
+		},
+	}
+}
+
+func mergeRepart(p, c Repart) Repart {
+	r := Repart{
+		Name:             c.Name,
+		Device:           p.Device,
+		Match:            p.Match,
+		Empty:            orDefault(c.Empty, p.Empty),
+		Seed:             orDefault(c.Seed, p.Seed),
+		FactoryReset:     p.FactoryReset,
+		factoryResetSaid: p.factoryResetSaid || c.factoryResetSaid,
+		Definitions:      join(p.Definitions, c.Definitions, replace),
+	}
+	if c.Device != "" || c.Match != nil {
+		r.Device, r.Match = c.Device, c.Match
+	}
+	if c.FactoryReset || c.factoryResetSaid {
+		r.FactoryReset = c.FactoryReset
+	}
+	return r
+}
+
+func mergeVerity(p, c Verity) Verity {
+	return Verity{
+		Name:              c.Name,
+		RootHash:          orDefault(c.RootHash, p.RootHash),
+		Data:              orDefault(c.Data, p.Data),
+		Hash:              orDefault(c.Hash, p.Hash),
+		RootHashSignature: orNil(c.RootHashSignature, p.RootHashSignature),
+		OnCorruption:      orDefault(c.OnCorruption, p.OnCorruption),
+		FEC:               orNil(c.FEC, p.FEC),
+		Mount:             orDefault(c.Mount, p.Mount),
+	}
+}
+
+func replace[T any](_, child T) T { return child }
+
+func orNil[T any](v, d *T) *T {
+	if v == nil {
+		return d
+	}
+	return v
+}
+
+func join[T named](parent, child []T, merge func(p, c T) T) []T {
+	var out []T
+	for _, p := range parent {
+		i := slices.IndexFunc(child, func(c T) bool { return c.key() == p.key() })
+		if i >= 0 {
+			p = merge(p, child[i])
+		}
+		out = append(out, p)
+	}
+	for _, c := range child {
+		if !slices.ContainsFunc(parent, func(p T) bool { return p.key() == c.key() }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}

@@ -1,0 +1,435 @@
+package resource
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 5 * time.Second
+	maxRedirects = 10
+)
+
+// download is the raw body of a remote resource as one stream, whatever number
+// of tries it takes. Its Read returns a restartError where the stream begins
+// anew, the deadline's or caller's error, or an answer that no try can change.
+type download struct {
+	client    *Client
+	ctx       context.Context
+	resource  Resource
+	transport http.RoundTripper
+	release   func()
+	limit     int64
+	narrator  *narrator
+
+	body   *answer // nil: the next read opens one
+	empty  bool    // the answer was 204
+	offset int64   // bytes of the body that were read
+	etag   string  // strong validator of the body, "" if there is none
+	status int     // latest HTTP status
+
+	tries      int
+	failure    error         // why the latest try failed, nil once bytes have followed
+	retryAfter time.Duration // what the latest answer asked for
+}
+
+// transient is a failure that may pass by itself.
+type transient struct {
+	cause      error
+	retryAfter time.Duration
+}
+
+func (e *transient) Error() string { return e.cause.Error() }
+
+func (c *Client) newDownload(ctx context.Context, r Resource, limit int64) *download {
+	d := &download{client: c, ctx: ctx, resource: r, transport: c.Transport, release: func() {}, limit: limit}
+	if d.transport == nil {
+		t := NewTransport(TransportOptions{})
+		d.transport, d.release = t, t.CloseIdleConnections
+	}
+	d.narrator = narrate(c.Tell, r.String())
+	return d
+}
+
+// close ends the download, and everything that it started.
+func (d *download) close() {
+	d.drop()
+	d.release()
+	d.narrator.stop()
+}
+
+// drop gives up the body that is being read, if there is one.
+func (d *download) drop() {
+	if d.body != nil {
+		d.body.close()
+		d.body = nil
+	}
+}
+
+// answered waits until there is a body to read from.
+func (d *download) answered() error {
+	if d.body != nil {
+		return nil
+	}
+	return d.open()
+}
+
+func (d *download) Read(b []byte) (int, error) {
+	// A round without a return follows a failed try; the deadline bounds them.
+	for {
+		if err := d.answered(); err != nil {
+			return 0, err
+		}
+		n, err := d.body.Read(b)
+		d.offset += int64(n)
+		d.narrator.read(d.offset)
+		if n > 0 {
+			d.failure = nil
+		}
+		if err == nil || err == io.EOF {
+			return n, err
+		}
+		d.drop()
+		if d.ctx.Err() != nil {
+			return n, d.over()
+		}
+		d.failed(&transient{cause: err})
+		if d.offset > 0 && d.etag == "" {
+			d.offset = 0
+			return n, &restartError{d.failure}
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+func (d *download) failed(t *transient) {
+	d.failure, d.retryAfter = t.cause, t.retryAfter
+}
+
+// open tries until there is a body that starts at offset, or at 0, which is a
+// restartError if the two differ.
+func (d *download) open() error {
+	for {
+		if d.ctx.Err() != nil {
+			return d.over()
+		}
+		if d.tries > 0 {
+			if err := d.pause(); err != nil {
+				return err
+			}
+		}
+		d.tries++
+		d.narrator.waiting(d.tries, d.failure)
+		a, err := d.try()
+		if err == nil {
+			err = d.accept(a)
+		}
+		if t, ok := errors.AsType[*transient](err); ok {
+			if d.ctx.Err() != nil {
+				return d.over()
+			}
+			d.failed(t)
+			continue
+		}
+		return err
+	}
+}
+
+// accept judges an answer and makes its body the one that is read.
+func (d *download) accept(a *answer) error {
+	d.status = a.StatusCode
+	resumed := false
+	switch code := a.StatusCode; {
+	case code == http.StatusOK, code == http.StatusNoContent:
+	case code == http.StatusPartialContent && d.offset > 0:
+		if !continues(a.Header.Get("Content-Range"), d.offset) {
+			a.close()
+			// Not the part that was asked for: ask for everything next time.
+			d.etag = ""
+			return &transient{cause: reason("the server sent another part than it was asked for")}
+		}
+		resumed = true
+	case d.offset > 0 && (code == http.StatusRequestedRangeNotSatisfiable || code == http.StatusPreconditionFailed):
+		a.close()
+		cause := reason(statusText(code) + " when continuing")
+		d.failed(&transient{cause: cause})
+		d.offset, d.etag = 0, ""
+		return &restartError{cause}
+	case code == http.StatusTooManyRequests, code >= 500:
+		a.close()
+		return &transient{cause: d.told(a), retryAfter: retryAfter(a.Header, time.Now())}
+	case code == http.StatusNotFound:
+		a.close()
+		return d.fault(ErrNotFound, d.told(a), "")
+	default:
+		a.close()
+		hint := ""
+		if code == http.StatusUnauthorized || code == http.StatusForbidden {
+			hint = "credentials go into httpHeaders; a redirect to another origin does not get them"
+		}
+		return d.fault(ErrRefused, d.told(a), hint)
+	}
+
+	start := d.offset
+	if !resumed {
+		d.offset, d.etag = 0, ""
+		if tag := a.Header.Get("Etag"); strings.HasPrefix(tag, `"`) {
+			d.etag = tag
+		}
+	}
+	if a.ContentLength > 0 && a.ContentLength > d.limit-d.offset {
+		a.close()
+		return d.fault(ErrTooLarge, reason(fmt.Sprintf("%s, more than %s", size(d.offset+a.ContentLength), size(d.limit))), "")
+	}
+	d.body, d.empty = a, a.StatusCode == http.StatusNoContent
+	d.narrator.reading(d.offset, a.ContentLength)
+	if start > d.offset {
+		return &restartError{d.failure}
+	}
+	return nil
+}
+
+// pause waits before the next try.
+func (d *download) pause() error {
+	pause := longestPause
+	if n := d.tries - 1; n < 5 {
+		pause = min(firstPause<<n, longestPause)
+	}
+	if d.client.jitter != nil {
+		pause = d.client.jitter(pause)
+	} else {
+		// Machines that start together should not come back together.
+		pause = pause/2 + rand.N(pause/2)
+	}
+	pause = max(pause, d.retryAfter)
+	if deadline, ok := d.ctx.Deadline(); ok && time.Until(deadline) <= pause {
+		return d.over()
+	}
+	d.narrator.pausing(d.tries, d.failure, pause)
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-d.ctx.Done():
+		return d.over()
+	}
+}
+
+// over is the error of a download that its caller or its deadline has ended,
+// or for which the deadline leaves no other try.
+func (d *download) over() error {
+	if errors.Is(d.ctx.Err(), context.Canceled) {
+		return d.fault(context.Canceled, nil, "")
+	}
+	last := d.failure
+	switch {
+	case last != nil:
+	case d.offset > 0:
+		last = reason("only " + size(d.offset))
+	case d.status != 0:
+		last = reason("an answer without its body")
+	default:
+		last = reason("no answer")
+	}
+	hint := hintFor(last)
+	if d.retryAfter > longestPause {
+		hint = fmt.Sprintf("the server asks to come back after %s", d.retryAfter.Round(time.Second))
+	}
+	return d.fault(ErrUnreachable, &lateError{last}, hint)
+}
+
+func (d *download) fault(kind, cause error, hint string) error {
+	return &Error{What: d.resource.String(), Status: d.status, Err: kind, Cause: cause, Hint: hint}
+}
+
+// try makes one request and follows its redirects.
+func (d *download) try() (*answer, error) {
+	own := origin(d.resource.Source.parsed.http)
+	at := d.resource.Source.parsed.http
+	trusted := true
+	for range maxRedirects + 1 {
+		a, err := d.roundTrip(d.request(at, trusted))
+		if err != nil {
+			return nil, err
+		}
+		switch a.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			return a, nil
+		}
+		d.status = a.StatusCode
+		a.close()
+		to, err := at.Parse(a.Header.Get("Location"))
+		switch {
+		case err != nil || a.Header.Get("Location") == "" || to.Hostname() == "":
+			return nil, d.fault(ErrRedirect, reason("it names no valid location"), "")
+		case to.Scheme != "http" && to.Scheme != "https":
+			return nil, d.fault(ErrRedirect, reason("it leads to something other than http and https"), "")
+		case at.Scheme == "https" && to.Scheme == "http":
+			return nil, d.fault(ErrRedirect, reason("it leads from https to http"), "")
+		}
+		at = to
+		trusted = trusted && origin(at) == own
+	}
+	return nil, d.fault(ErrRedirect, reason(fmt.Sprintf("more than %d in a row", maxRedirects)), "")
+}
+
+// request asks for the body from offset on. Only a trusted origin gets the
+// resource's own headers and user info.
+func (d *download) request(at *url.URL, trusted bool) *http.Request {
+	target := *at
+	target.User, target.Fragment, target.RawFragment = nil, "", ""
+	req := &http.Request{Method: http.MethodGet, URL: &target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: d.client.Header.Clone()}
+	if req.Header == nil {
+		req.Header = http.Header{}
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	user := at.User
+	if trusted {
+		if user == nil {
+			user = d.resource.Source.parsed.http.User
+		}
+		for _, h := range d.resource.Headers {
+			req.Header.Del(h.Name)
+		}
+		for _, h := range d.resource.Headers {
+			if http.CanonicalHeaderKey(h.Name) == "Host" {
+				req.Host = h.Value.Reveal()
+				continue
+			}
+			req.Header.Add(h.Name, h.Value.Reveal())
+		}
+	}
+	if user != nil && req.Header.Get("Authorization") == "" {
+		password, _ := user.Password()
+		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+	}
+	if d.offset > 0 && d.etag != "" {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.offset))
+		req.Header.Set("If-Range", d.etag)
+	}
+	return req
+}
+
+// roundTrip makes one request, and returns its answer when the header is here.
+// Every failure is transient.
+func (d *download) roundTrip(req *http.Request) (*answer, error) {
+	ctx, cancel := context.WithCancelCause(d.ctx)
+	timeout := d.client.ResponseHeaderTimeout
+	if timeout <= 0 {
+		timeout = DefaultResponseHeaderTimeout
+	}
+	// The time for the answer counts from when the request is sent. A timer that
+	// is set too late, for an answer that came early, must not end its body.
+	var settled atomic.Bool
+	timer := time.AfterFunc(connectTimeout+timeout, func() {
+		if settled.CompareAndSwap(false, true) {
+			cancel(noHeaderInTime)
+		}
+	})
+	defer timer.Stop()
+	trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(timeout) }}
+
+	resp, err := d.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	inTime := settled.CompareAndSwap(false, true)
+	if err == nil && !inTime {
+		resp.Body.Close()
+		err = noHeaderInTime
+	}
+	if err != nil {
+		if !inTime {
+			err = noHeaderInTime
+		}
+		cancel(nil)
+		return nil, &transient{cause: publicCause(err)}
+	}
+	a := &answer{Response: resp, at: req.URL, ctx: ctx, cancel: cancel}
+	a.stall = time.AfterFunc(stallTimeout, func() { cancel(stalled) })
+	a.stall.Stop()
+	return a, nil
+}
+
+// answer is a response whose body ends when it stalls.
+type answer struct {
+	*http.Response
+	at     *url.URL
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stall  *time.Timer
+}
+
+func (a *answer) Read(b []byte) (int, error) {
+	a.stall.Reset(stallTimeout)
+	n, err := a.Body.Read(b)
+	a.stall.Stop()
+	if err != nil && err != io.EOF {
+		if context.Cause(a.ctx) == stalled {
+			err = stalled
+		}
+		err = publicCause(err)
+	}
+	return n, err
+}
+
+func (a *answer) close() {
+	a.stall.Stop()
+	// Before Close, which otherwise may wait for the rest of the body.
+	a.cancel(nil)
+	a.Body.Close()
+}
+
+// told is what the answer's status says, and who said it if that is not the
+// resource's own URL.
+func (d *download) told(a *answer) error {
+	text := statusText(a.StatusCode)
+	if at := shown(a.at); at != d.resource.String() {
+		text += " from " + at
+	}
+	return reason(text)
+}
+
+// continues reports whether a Content-Range starts at offset (RFC 9110,
+// section 14.4).
+func continues(contentRange string, offset int64) bool {
+	rest, ok := strings.CutPrefix(contentRange, "bytes ")
+	if !ok {
+		return false
+	}
+	first, _, ok := strings.Cut(rest, "-")
+	n, err := strconv.ParseInt(first, 10, 64)
+	return ok && err == nil && n == offset
+}
+
+// retryAfter reads Retry-After (RFC 9110, section 10.2.3): seconds, or a date,
+// which is compared with the server's own Date where it sends one, because our
+// clock may not be set yet. It is at least 0 and at most a day.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	const longest = 24 * time.Hour
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(longest/time.Second))) * time.Second
+	}
+	when, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(when.Sub(now), 0), longest)
+}

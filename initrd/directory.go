@@ -1,0 +1,87 @@
+package initrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// Directory wishes a directory. It is Ignition's storage.directories.
+type Directory struct {
+	Root      string
+	Path      string
+	Overwrite bool         // what is not a directory may be replaced by one
+	Mode      *fs.FileMode // nil: 0755 for a new one, left alone for one that exists
+	Owner     Owner
+}
+
+func (d Directory) String() string { return "directory " + d.Path }
+
+// Touches is the path in the target.
+func (d Directory) Touches() []string { return []string{path.Join("/", d.Root, d.Path)} }
+
+// Resolve compares type, owner and mode.
+func (d Directory) Resolve(look Look) (State, Act, error) {
+	entry, err := look.Stat(d.Root, d.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return NotSo, makeDirectory{d}, nil
+	case err != nil:
+		return unresolved, nil, err
+	case !entry.Mode.IsDir() && !d.Overwrite:
+		return unresolved, nil, fmt.Errorf("%s is a %s: %w", d.Path, typeOf(entry.Mode), ErrExists)
+	case !entry.Mode.IsDir():
+		return NotSo, makeDirectory{d}, nil
+	}
+	ok, err := File{Root: d.Root, Mode: d.Mode, Owner: d.Owner}.dressed(look, entry)
+	if err != nil || !ok {
+		return NotSo, makeDirectory{d}, err
+	}
+	return So, nil, nil
+}
+
+type makeDirectory struct{ Directory }
+
+func (d makeDirectory) String() string { return "make " + d.Path }
+
+func (d makeDirectory) do(_ context.Context, m *Machine) error {
+	t, err := m.tree(d.Root)
+	if err != nil {
+		return err
+	}
+	uid, gid, err := m.owner(d.Root, d.Owner)
+	if err != nil {
+		return err
+	}
+	dir, base, err := t.parent(d.Path, true)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	mode := d.Mode
+	err = unix.Mkdirat(dir, base, 0o700)
+	if errors.Is(err, unix.EEXIST) && d.Overwrite {
+		entry, serr := entryAt(dir, base, unix.AT_SYMLINK_NOFOLLOW, d.Path)
+		if serr != nil {
+			return serr
+		}
+		if !entry.Mode.IsDir() {
+			if err := unix.Unlinkat(dir, base, 0); err != nil {
+				return &fs.PathError{Op: "unlink", Path: d.Path, Err: err}
+			}
+			err = unix.Mkdirat(dir, base, 0o700)
+		}
+	}
+	switch {
+	case err == nil && mode == nil:
+		usual := fs.FileMode(0o755)
+		mode = &usual
+	case err != nil && !errors.Is(err, unix.EEXIST):
+		return &fs.PathError{Op: "mkdir", Path: d.Path, Err: err}
+	}
+	return dress(dir, base, d.Path, uid, gid, mode)
+}

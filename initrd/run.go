@@ -1,0 +1,219 @@
+package initrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+)
+
+// An Outcome is what became of one step.
+type Outcome struct {
+	Wish    string        // Step.String
+	State   State         // how it stood when it was first looked at
+	Deed    string        // Act.String, where there was one
+	Changed bool          // the deed was done, and a second look saw the wish fulfilled
+	Why     error         // of Moot and After: the reason
+	Took    time.Duration // looking and doing
+	Err     error         // what went wrong; nil also for a step that was never reached
+	Reached bool
+}
+
+// A Mode says which parts of the loop run.
+type Mode int
+
+// The modes of Run.
+const (
+	Plan  Mode = iota // look only
+	Apply             // look, do, look again
+)
+
+// Overlap is how many steps may be under way at once. It is the bound on
+// concurrent downloads too, since a remote file is one step.
+const Overlap = 50
+
+// An Error says which step failed, and keeps what it wanted.
+type Error struct {
+	Step Step
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Step, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrStillNotSo is the fault of a deed that ended well and yet changed nothing.
+var ErrStillNotSo = errors.New("done without an error, and yet it is not so")
+
+// ErrStillAfter is the fault of a step that waits for something which no earlier step made.
+var ErrStillAfter = errors.New("what it needs was not made by any earlier step")
+
+// Run is the one loop. It takes the steps in order; steps that touch nothing in
+// common overlap. In mode Apply each wish that is not so is made so and looked
+// at again: a deed that ended well without its wish coming true is an error.
+// After the first failure nothing new begins.
+//
+// Outcomes are in list order, one for each step. The error is that of the first
+// step, in list order, that failed, as an *Error. tell, where not nil, hears of
+// each outcome when it is known; it is called by one goroutine at a time.
+func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int, Outcome)) ([]Outcome, error) {
+	outcomes := make([]Outcome, len(steps))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	var (
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		failed bool
+		done   = make([]chan struct{}, len(steps))
+		slots  = make(chan struct{}, Overlap)
+		waits  = conflicts(steps)
+	)
+	for i := range steps {
+		done[i] = make(chan struct{})
+	}
+	for i := range steps {
+		// A step takes its slot in list order, after all that it must wait for:
+		// the list's head can therefore always move on.
+		for _, j := range waits[i] {
+			<-done[j]
+		}
+		slots <- struct{}{}
+		mu.Lock()
+		stop := failed
+		mu.Unlock()
+		if stop || ctx.Err() != nil {
+			<-slots
+			close(done[i])
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer close(done[i])
+			defer func() { <-slots }()
+			o := one(ctx, host, steps[i], mode)
+			mu.Lock()
+			defer mu.Unlock()
+			outcomes[i] = o
+			if o.Err != nil {
+				failed = true
+			}
+			if tell != nil {
+				tell(i, o)
+			}
+		}()
+	}
+	wg.Wait()
+	for i := range outcomes {
+		if !outcomes[i].Reached {
+			outcomes[i].Wish = steps[i].String()
+		}
+	}
+	for i := range outcomes {
+		if err := outcomes[i].Err; err != nil {
+			return outcomes, &Error{Step: steps[i], Err: err}
+		}
+	}
+	return outcomes, ctx.Err()
+}
+
+// one looks at, and in mode Apply does, a single step.
+func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
+	begin := time.Now()
+	o.Wish, o.Reached = step.String(), true
+	defer func() { o.Took = time.Since(begin) }()
+
+	state, act, err := step.Resolve(host.Look(ctx))
+	o.State = state
+	if state == Moot || state == After {
+		o.Why = err
+		if state == After && mode == Apply {
+			o.Err = ErrStillAfter
+			if err != nil {
+				o.Err = fmt.Errorf("%w: %w", err, ErrStillAfter)
+			}
+		}
+		return o
+	}
+	if err != nil {
+		o.Err = err
+		return o
+	}
+	switch {
+	case state == So:
+		return o
+	case state != NotSo || act == nil:
+		o.Err = fmt.Errorf("resolved to %v with deed %v: a fault of this program", state, act)
+		return o
+	}
+	o.Deed = act.String()
+	if mode == Plan {
+		return o
+	}
+	if o.Err = host.Do(ctx, act); o.Err != nil {
+		return o
+	}
+	state, _, err = step.Resolve(host.Look(ctx))
+	switch {
+	case err != nil:
+		o.Err = fmt.Errorf("after the deed: %w", err)
+	case state != So:
+		o.Err = ErrStillNotSo
+	default:
+		o.Changed = true
+	}
+	return o
+}
+
+// conflicts gives, for each step, the earlier ones that it must wait for: those
+// that touch the same name, or a parent or child of it. Words that are no
+// absolute path stand for themselves.
+func conflicts(steps []Step) [][]int {
+	waits := make([][]int, len(steps))
+	at := map[string][]int{}    // steps that touch exactly this name
+	below := map[string][]int{} // steps that touch something below this name
+	for i, s := range steps {
+		seen := map[int]bool{}
+		need := func(list []int) {
+			for _, j := range list {
+				if !seen[j] {
+					seen[j] = true
+					waits[i] = append(waits[i], j)
+				}
+			}
+		}
+		names := s.Touches()
+		for _, name := range names {
+			need(at[name])
+			need(below[name])
+			for _, up := range parents(name) {
+				need(at[up])
+			}
+		}
+		for _, name := range names {
+			at[name] = append(at[name], i)
+			for _, up := range parents(name) {
+				below[up] = append(below[up], i)
+			}
+		}
+	}
+	return waits
+}
+
+// parents lists the directories above an absolute path, nearest first. The root
+// itself is among them only for what it holds directly: nothing here wants "/".
+func parents(name string) []string {
+	if !strings.HasPrefix(name, "/") {
+		return nil
+	}
+	var list []string
+	for p := path.Dir(path.Clean(name)); ; p = path.Dir(p) {
+		list = append(list, p)
+		if p == "/" {
+			return list
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package initrd
+
+import (
+	"context"
+	"path"
+)
+
+// Sysusers wishes that the target root has the users that its sysusers.d files
+// name (systemd-sysusers(8)). It is opaque: a receipt says that it ran.
+type Sysusers struct{ Root string }
+
+func (s Sysusers) String() string { return "system users by sysusers.d" }
+
+// Touches is the target's /etc: its files are read, and passwd and group written.
+func (s Sysusers) Touches() []string { return []string{path.Join("/", s.Root, "etc")} }
+
+func (s Sysusers) receipt() Receipt { return Receipt{Name: "sysusers:" + s.Root} }
+
+// Resolve looks for the receipt.
+func (s Sysusers) Resolve(look Look) (State, Act, error) {
+	if look.Done(s.receipt()) {
+		return So, nil, nil
+	}
+	return NotSo, sysusers{s}, nil
+}
+
+type sysusers struct{ Sysusers }
+
+func (s sysusers) String() string { return "run systemd-sysusers" }
+
+func (s sysusers) do(ctx context.Context, m *Machine) error {
+	argv := []string{"systemd-sysusers", "--root=" + path.Join("/", s.Root)}
+	if _, said, err := m.run(ctx, Program{Argv: argv, Env: m.credentialEnv()}); err != nil {
+		return err
+	} else if said != "" {
+		m.say("systemd-sysusers: %s", said)
+	}
+	m.leave(s.receipt())
+	return nil
+}
+
+// credentialEnv is how systemd's tools find credentials (systemd.exec(5)).
+func (m *Machine) credentialEnv() []string {
+	if m.Credentials == "" {
+		return nil
+	}
+	return []string{"CREDENTIALS_DIRECTORY=" + m.Credentials}
+}

@@ -1,0 +1,327 @@
+package initrd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A tree is a directory that paths are resolved inside of, as if it were "/".
+// Neither "..", nor a symbolic link, nor a race between looking and writing leads
+// out of it: every name is resolved by the kernel with RESOLVE_IN_ROOT
+// (openat2(2), Linux 5.6), and every write happens by a descriptor of the
+// directory that was resolved.
+type tree struct {
+	fd   int
+	root string
+}
+
+func openTree(root string) (*tree, error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
+	}
+	return &tree{fd: fd, root: root}, nil
+}
+
+func (t *tree) Close() error { return unix.Close(t.fd) }
+
+// open opens name with every symbolic link resolved inside the tree.
+func (t *tree) open(name string, flags int, mode uint32) (int, error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC),
+		Mode:    uint64(mode),
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	// EAGAIN is the kernel's word for "the tree was changed under the walk, and I
+	// cannot be sure that we stayed inside".
+	for try := 0; ; try++ {
+		fd, err := unix.Openat2(t.fd, inside(name), &how)
+		if errors.Is(err, unix.EAGAIN) && try < 16 || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return -1, &fs.PathError{Op: "open", Path: path.Join(t.root, name), Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// inside turns an absolute path of the target system into one for openat2.
+func inside(name string) string {
+	if rel := strings.TrimPrefix(path.Clean("/"+name), "/"); rel != "" {
+		return rel
+	}
+	return "."
+}
+
+// parent opens the directory that holds name and gives the last component. With
+// make, missing directories are made, 0755 and owned by root, as Ignition does.
+func (t *tree) parent(name string, make bool) (int, string, error) {
+	dir, base := path.Split(path.Clean("/" + name))
+	if base == "" {
+		return -1, "", fmt.Errorf("%s is the root directory itself", path.Join(t.root, name))
+	}
+	fd, err := t.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil || !make || !errors.Is(err, unix.ENOENT) {
+		return fd, base, err
+	}
+	if err := t.makeAll(path.Clean(dir)); err != nil {
+		return -1, "", err
+	}
+	fd, err = t.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return fd, base, err
+}
+
+// makeAll makes dir and what is missing above it.
+func (t *tree) makeAll(dir string) error {
+	if dir == "/" || dir == "." {
+		return nil
+	}
+	if fd, err := t.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		return unix.Close(fd)
+	} else if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if err := t.makeAll(path.Dir(dir)); err != nil {
+		return err
+	}
+	fd, base, err := t.parent(dir, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Mkdirat(fd, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return &fs.PathError{Op: "mkdir", Path: path.Join(t.root, dir), Err: err}
+	}
+	// The mode must not depend on the umask, and symbolic links that dangle
+	// (EEXIST without a directory behind) are found by the open of the caller.
+	return nil
+}
+
+// stat describes the last component itself.
+func (t *tree) stat(name string) (Entry, error) {
+	fd, base, err := t.parent(name, false)
+	if err != nil {
+		if path.Clean("/"+name) == "/" {
+			fd, err = t.open("/", unix.O_PATH, 0)
+			if err != nil {
+				return Entry{}, err
+			}
+			defer unix.Close(fd)
+			return entryAt(fd, "", unix.AT_EMPTY_PATH, t.root)
+		}
+		if errors.Is(err, unix.ENOTDIR) {
+			return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: fs.ErrNotExist}
+		}
+		return Entry{}, err
+	}
+	defer unix.Close(fd)
+	return entryAt(fd, base, unix.AT_SYMLINK_NOFOLLOW, path.Join(t.root, name))
+}
+
+func entryAt(fd int, base string, flags int, shown string) (Entry, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, flags); err != nil {
+		return Entry{}, &fs.PathError{Op: "stat", Path: shown, Err: err}
+	}
+	e := Entry{
+		Mode: fs.FileMode(st.Mode & 0o777), UID: int(st.Uid), GID: int(st.Gid),
+		Size: st.Size, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev,
+	}
+	for bit, mode := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
+		if st.Mode&bit != 0 {
+			e.Mode |= mode
+		}
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		e.Mode |= fs.ModeDir
+	case unix.S_IFLNK:
+		e.Mode |= fs.ModeSymlink
+		buf := make([]byte, 4096)
+		n, err := unix.Readlinkat(fd, base, buf)
+		if err != nil {
+			return Entry{}, &fs.PathError{Op: "readlink", Path: shown, Err: err}
+		}
+		e.Target = string(buf[:n])
+	case unix.S_IFBLK:
+		e.Mode |= fs.ModeDevice
+	case unix.S_IFCHR:
+		e.Mode |= fs.ModeDevice | fs.ModeCharDevice
+	case unix.S_IFIFO:
+		e.Mode |= fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		e.Mode |= fs.ModeSocket
+	}
+	return e, nil
+}
+
+// read opens a regular file whose last component is no symbolic link.
+func (t *tree) read(name string) (*os.File, error) {
+	dir, base, err := t.parent(name, false)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	shown := path.Join(t.root, name)
+	// O_NONBLOCK: a FIFO that somebody put there must not hold up a boot.
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: shown, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), shown)
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: shown, Err: errors.New("not a regular file")}
+	}
+	return f, nil
+}
+
+// readAll reads a small file, following symbolic links inside the tree. At most
+// limit bytes: a longer one is an error.
+func (t *tree) readAll(name string, limit int64) ([]byte, error) {
+	fd, err := t.open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path.Join(t.root, name))
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: longer than %d bytes", f.Name(), limit)
+	}
+	return data, err
+}
+
+// unixMode gives the permission bits in the kernel's encoding.
+func unixMode(m fs.FileMode) uint32 {
+	bits := uint32(m.Perm())
+	if m&fs.ModeSetuid != 0 {
+		bits |= unix.S_ISUID
+	}
+	if m&fs.ModeSetgid != 0 {
+		bits |= unix.S_ISGID
+	}
+	if m&fs.ModeSticky != 0 {
+		bits |= unix.S_ISVTX
+	}
+	return bits
+}
+
+// permissions are the bits that chmod sets.
+const permissions = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+
+// volatile says whether name lies on a file system that is gone at the next boot.
+func (t *tree) volatile(name string) (bool, error) {
+	fd, err := t.open(name, unix.O_PATH, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false, &fs.PathError{Op: "statfs", Path: path.Join(t.root, name), Err: err}
+	}
+	switch st.Type {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return true, nil
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return overlayVolatile(path.Join(t.root, name))
+	}
+	return false, nil
+}
+
+// overlayVolatile looks where the upper layer of the overlay at name lies. An
+// overlay without an upper layer is read-only, so nothing of ours is in it.
+func overlayVolatile(name string) (bool, error) {
+	m, options, err := mountOf(name)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range strings.Split(options, ",") {
+		if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
+			var st unix.Statfs_t
+			if err := unix.Statfs(upper, &st); err != nil {
+				return false, fmt.Errorf("upper layer %s of the overlay on %s: %w", upper, m.Where, err)
+			}
+			return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC, nil
+		}
+	}
+	return false, nil
+}
+
+// mountOf finds the mount that holds name, with its super options.
+func mountOf(name string) (Mounted, string, error) {
+	mounts, options, err := mountinfo()
+	if err != nil {
+		return Mounted{}, "", err
+	}
+	best := -1
+	for i, m := range mounts {
+		if m.Where == name || m.Where == "/" || strings.HasPrefix(name, m.Where+"/") {
+			if best < 0 || len(m.Where) >= len(mounts[best].Where) {
+				best = i
+			}
+		}
+	}
+	if best < 0 {
+		return Mounted{}, "", fmt.Errorf("no mount holds %s", name)
+	}
+	return mounts[best], options[best], nil
+}
+
+// mountinfo reads /proc/self/mountinfo: mounts in mount order, with their super options.
+func mountinfo() ([]Mounted, []string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	return parseMountinfo(f)
+}
+
+// parseMountinfo reads the format of proc_pid_mountinfo(5).
+func parseMountinfo(r io.Reader) (mounts []Mounted, options []string, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		sep := -1
+		for i, f := range fields {
+			if f == "-" {
+				sep = i
+				break
+			}
+		}
+		if sep < 6 || len(fields) < sep+4 {
+			return nil, nil, fmt.Errorf("mountinfo: %q is not a mount", lines.Text())
+		}
+		major, minor, _ := strings.Cut(fields[2], ":")
+		maj, err1 := strconv.ParseUint(major, 10, 32)
+		min, err2 := strconv.ParseUint(minor, 10, 32)
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, nil, fmt.Errorf("mountinfo: device of %s: %w", fields[4], err)
+		}
+		mounts = append(mounts, Mounted{
+			Where: unescape(fields[4]), Type: fields[sep+1], Source: unescape(fields[sep+2]),
+			Major: uint32(maj), Minor: uint32(min),
+			ReadOnly: has(strings.Split(fields[5], ","), "ro") || has(strings.Split(fields[sep+3], ","), "ro"),
+		})
+		options = append(options, fields[sep+3])
+	}
+	return mounts, options, lines.Err()
+}
+
+// unescape undoes mountinfo's octal escapes for space, tab, newline and backslash.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}

@@ -1,0 +1,137 @@
+package stages
+
+import (
+	"fmt"
+	"strings"
+
+	"pilotlight/config"
+	"pilotlight/initrd"
+	"pilotlight/initrd/disk"
+)
+
+// Repart wishes the partitions of the config, on the first boot alone. Before
+// anything that could lose data the record says that provisioning has started.
+func Repart(in Input) ([]initrd.Step, error) {
+	if in.Facts.Boot == Later {
+		return nil, nil
+	}
+	steps := []initrd.Step{initrd.Recorded{
+		State: initrd.Started, Provision: in.Facts.Provision, Platform: in.Facts.Platform, Config: in.Facts.Digest,
+	}}
+	wipe := in.Config.Pilotlight.Policy.DisksOrDefault() == config.DisksWipe
+	for _, r := range in.Config.Pilotlight.Repart {
+		step, err := repart(r, in.Facts.Provision)
+		if err != nil {
+			return nil, &Error{"repart", r.Name, err}
+		}
+		if !in.Facts.Placed && !wipe && (step.FactoryReset || step.Empty == config.EmptyForce) {
+			return nil, &Error{"repart", r.Name, fmt.Errorf("it erases, and without a record every boot of this machine is a first boot: " +
+				"say policy.disks: wipe if each boot shall erase")}
+		}
+		steps = append(steps, initrd.Spread{On: step.On}, step)
+	}
+	return steps, nil
+}
+
+// An Error is a fault of a config that shows only when its parts are seen together.
+type Error struct {
+	List string // the list of the section: "repart", "verity"
+	Name string // the entry
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.List, e.Name, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+func repart(r config.Repart, provision string) (initrd.Repart, error) {
+	on, err := selector(r)
+	if err != nil {
+		return initrd.Repart{}, err
+	}
+	step := initrd.Repart{
+		Name: r.Name, On: on, Empty: r.EmptyOrDefault(), Seed: r.Seed,
+		FactoryReset: r.FactoryReset, Provision: provision,
+	}
+	step.Definitions, err = definitions(r)
+	return step, err
+}
+
+// selector says in initrd's words which disk an entry is about.
+func selector(r config.Repart) (initrd.Selector, error) {
+	if r.Match == nil {
+		return initrd.Selector{Device: r.Device}, nil
+	}
+	least, most, err := r.Match.SizeBounds()
+	if err != nil {
+		return initrd.Selector{}, err
+	}
+	const largest = 1<<63 - 1
+	return initrd.Selector{Match: disk.Match{
+		Serial: r.Match.Serial, WWN: r.Match.WWN, Model: r.Match.Model, Transport: r.Match.Transport,
+		SizeMin: int64(min(least, largest)), SizeMax: int64(min(most, largest)),
+	}}, nil
+}
+
+// definitions gives the repart.d files of an entry. Their contents are at hand:
+// remote ones were fetched with the config.
+func definitions(r config.Repart) ([]initrd.Definition, error) {
+	var list []initrd.Definition
+	for _, d := range r.Definitions {
+		contents, err := d.Contents.Local()
+		if err != nil {
+			return nil, fmt.Errorf("definition %s: %w", d.Name, err)
+		}
+		def := initrd.Definition{Name: d.Name, Contents: contents}
+		if e := def.Value("Partition", "Encrypt"); e != "" && e != "off" && e != "no" {
+			return nil, fmt.Errorf("definition %s: Encrypt=%s: this version does not unlock what it would make", d.Name, e)
+		}
+		list = append(list, def)
+	}
+	return list, nil
+}
+
+// A place is a definition that says what is to be mounted where.
+type place struct {
+	source initrd.Source
+	where  string
+	types  string
+	option string
+}
+
+// places reads from the definitions which partitions are mounted: the one of the
+// type root at "/", and those with MountPoint= (repart.d(5)).
+func places(c config.Config) ([]place, error) {
+	root, err := disk.TypeByName("root")
+	if err != nil {
+		return nil, err
+	}
+	var list []place
+	for _, r := range c.Pilotlight.Repart {
+		on, err := selector(r)
+		if err != nil {
+			return nil, &Error{"repart", r.Name, err}
+		}
+		defs, err := definitions(r)
+		if err != nil {
+			return nil, &Error{"repart", r.Name, err}
+		}
+		for _, d := range defs {
+			guid, err := disk.TypeByName(d.Value("Partition", "Type"))
+			if err != nil {
+				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
+			}
+			where, options, _ := strings.Cut(d.Value("Partition", "MountPoint"), ":")
+			if where == "" && guid == root {
+				where = "/"
+			}
+			if where == "" {
+				continue
+			}
+			list = append(list, place{
+				source: initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")},
+				where:  where, types: d.Value("Partition", "Format"), option: options,
+			})
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,100 @@
+package stages
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"pilotlight/initrd"
+	"pilotlight/initrd/disk"
+)
+
+// Root wishes that the new root is mounted, with all that the config mounts in it.
+//
+// The root itself is, in this order: what the kernel arguments name, which systemd
+// mounts; a verity device that is mounted at "/"; the partition of type root among
+// the definitions; the one partition of type root on the disk that we were started
+// from (UAPI.2, Discoverable Partitions Specification).
+func Root(in Input) ([]initrd.Step, error) {
+	mounts, err := mounts(in)
+	if err != nil {
+		return nil, err
+	}
+	var steps []initrd.Step
+	for _, m := range mounts {
+		if m.Where != in.Facts.Root {
+			steps = append(steps, initrd.Directory{Root: in.Facts.Root, Path: strings.TrimPrefix(m.Where, in.Facts.Root)})
+		}
+		steps = append(steps, m)
+	}
+	return steps, nil
+}
+
+// mounts are what is mounted in the new root and by us, parents first.
+func mounts(in Input) ([]initrd.Mount, error) {
+	defined, err := places(in.Config)
+	if err != nil {
+		return nil, err
+	}
+	wishes := map[string]initrd.Mount{}
+	for _, p := range defined {
+		m := initrd.Mount{What: p.source, Type: p.types, Check: true}
+		if p.option != "" {
+			m.Options = strings.Split(p.option, ",")
+		}
+		wishes[path.Clean(p.where)] = m
+	}
+	for _, v := range in.Config.Pilotlight.Verity {
+		if where := v.MountOrDefault(); where != "" {
+			wishes[path.Clean(where)] = initrd.Mount{
+				What: initrd.Source{Path: "/dev/mapper/" + v.Name}, Options: []string{"ro"},
+			}
+		}
+	}
+	if _, ok := wishes["/"]; !ok {
+		guid, err := disk.TypeByName("root")
+		if err != nil {
+			return nil, err
+		}
+		wishes["/"] = initrd.Mount{What: initrd.Source{Disk: initrd.Selector{Device: "boot"}, Type: guid}, Check: true}
+	}
+	if in.Facts.SystemdRoot {
+		delete(wishes, "/")
+	}
+	if in.Facts.SystemdUsr {
+		delete(wishes, "/usr")
+	}
+
+	var order []string
+	for where := range wishes {
+		order = append(order, where)
+	}
+	slices.SortFunc(order, func(a, b string) int {
+		return cmp.Or(cmp.Compare(depth(a), depth(b)), strings.Compare(a, b))
+	})
+	var list []initrd.Mount
+	for _, where := range order {
+		m := wishes[where]
+		m.Where = path.Join(in.Facts.Root, where)
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// lasting are those of them that stage 2 must be told of. The root and /usr it
+// takes as they are.
+func lasting(in Input) ([]initrd.Mount, error) {
+	list, err := mounts(in)
+	return slices.DeleteFunc(list, func(m initrd.Mount) bool {
+		return m.Where == in.Facts.Root || m.Where == path.Join(in.Facts.Root, "usr")
+	}), err
+}
+
+// depth counts the components of an absolute, clean path.
+func depth(p string) int {
+	if p == "/" {
+		return 0
+	}
+	return strings.Count(p, "/")
+}
