@@ -9,7 +9,7 @@ RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.release=$(RELEASE)
 
 # What needs no virtual machine runs first.
-PACKAGES = $$($(GO) list ./... | grep -v -e /tests/vm -e /tests/lab)
+PACKAGES = $$($(GO) list ./... | grep -v -e /tests/vm -e /tests/lab -e /tests/premise)
 
 .PHONY: run test build bench lint
 
@@ -20,7 +20,7 @@ run:
 	@$(GO) run ./tests/run --break '$(BREAK)' --suite '$(or $(SUITE),trixie)'
 
 test: lint
-	@$(GO) run ./tests/count -count=1 $(PACKAGES) -- -count=1 -p=1 -timeout=50m ./tests/lab ./tests/vm
+	@$(GO) run ./tests/count -count=1 $(PACKAGES) -- -count=1 -p=1 -timeout=50m ./tests/premise ./tests/lab ./tests/vm
 
 bench:
 	@$(GO) run ./tests/bench

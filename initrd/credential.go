@@ -21,6 +21,7 @@ import (
 // /run/credstore.encrypted, where services look by themselves. For the initrd it
 // goes to the directory that sysusers and tmpfiles are given.
 type Credential struct {
+	Root      string // the target root; only a boot, whose root is BootRoot, hands anything to a host
 	Name      string
 	Contents  resource.Resource
 	Encrypted bool
@@ -29,18 +30,37 @@ type Credential struct {
 
 func (c Credential) String() string { return fmt.Sprintf("credential %s for the %s", c.Name, c.Scope) }
 
-// Touches is where it goes.
-func (c Credential) Touches() []string { return []string{filepath.Join(c.dir(""), c.Name)} }
+// BootRoot is where a boot has the new root.
+const BootRoot = "/sysroot"
+
+// ErrNoBoot says that what is wished can only be done in a boot: below any other
+// root than BootRoot, nothing of the running system is changed.
+var ErrNoBoot = errors.New("credentials are handed to a host by its boot, and this is none")
+
+// Touches is where it goes; for the initrd that is the directory which sysusers and
+// tmpfiles are given.
+func (c Credential) Touches() []string {
+	if c.Scope == "initrd" {
+		return []string{credentialDir}
+	}
+	return []string{filepath.Join(c.dir(""), c.Name)}
+}
+
+// credentialDir is the directory of credentials for this initrd, below Machine.Run.
+const credentialDir = "credentials"
 
 func (c Credential) dir(run string) string {
 	switch {
 	case c.Scope == "initrd":
-		return filepath.Join(run, "credentials")
+		return filepath.Join(run, credentialDir)
 	case c.Encrypted:
 		return "/run/credstore.encrypted"
 	}
 	return "/run/credentials/@initrd"
 }
+
+// Lingers says that the contents come from a server.
+func (c Credential) Lingers() bool { return c.Contents.Remote() }
 
 func (c Credential) receipt() Receipt {
 	id := c.Contents.Identity()
@@ -49,6 +69,9 @@ func (c Credential) receipt() Receipt {
 
 // Resolve looks for the receipt: the file is not where it was once PID 1 took it.
 func (c Credential) Resolve(look Look) (State, Act, error) {
+	if c.Scope != "initrd" && c.Root != BootRoot {
+		return Moot, nil, ErrNoBoot
+	}
 	if look.Done(c.receipt()) {
 		return So, nil, nil
 	}
@@ -84,9 +107,6 @@ func (c credential) do(ctx context.Context, m *Machine) error {
 	}
 	if err := writeWhole(filepath.Join(dir, c.Name), contents, 0o400); err != nil {
 		return err
-	}
-	if c.Scope == "initrd" {
-		m.Credentials = dir
 	}
 	m.leave(c.receipt())
 	return nil

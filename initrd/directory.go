@@ -21,8 +21,10 @@ type Directory struct {
 
 func (d Directory) String() string { return "directory " + d.Path }
 
-// Touches is the path in the target.
-func (d Directory) Touches() []string { return []string{path.Join("/", d.Root, d.Path)} }
+// Touches is the path in the target, and what tells its owner.
+func (d Directory) Touches() []string {
+	return append([]string{path.Join("/", d.Root, d.Path)}, d.Owner.reads(d.Root, d.Path)...)
+}
 
 // Resolve compares type, owner and mode.
 func (d Directory) Resolve(look Look) (State, Act, error) {
@@ -38,10 +40,7 @@ func (d Directory) Resolve(look Look) (State, Act, error) {
 		return NotSo, makeDirectory{d}, nil
 	}
 	ok, err := File{Root: d.Root, Mode: d.Mode, Owner: d.Owner}.dressed(look, entry)
-	if err != nil || !ok {
-		return NotSo, makeDirectory{d}, err
-	}
-	return So, nil, nil
+	return dressing(ok, err, makeDirectory{d})
 }
 
 type makeDirectory struct{ Directory }

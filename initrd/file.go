@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"pilotlight/config/resource"
@@ -39,15 +40,19 @@ func (f File) String() string {
 	return what
 }
 
-// Touches is the path in the target.
-func (f File) Touches() []string { return []string{path.Join("/", f.Root, f.Path)} }
+// Touches is the path in the target, and what tells its owner.
+func (f File) Touches() []string {
+	return append([]string{path.Join("/", f.Root, f.Path)}, f.Owner.reads(f.Root, f.Path)...)
+}
 
 // ErrExists is the fault of a path that holds something else which the config
 // does not allow to be replaced.
 var ErrExists = errors.New("something else is there already, and overwrite is not set")
 
 // Resolve compares type, owner, mode and content. Content that is remote and
-// carries no hash cannot be compared; a receipt says that it was written.
+// carries no hash cannot be compared; a receipt says that it was written in this
+// boot. Without one, it is fetched, and compared then: a boot that was cut short
+// must not stumble over its own file, nor append a second time.
 func (f File) Resolve(look Look) (State, Act, error) {
 	entry, err := look.Stat(f.Root, f.Path)
 	write := writeFile{File: f}
@@ -68,15 +73,26 @@ func (f File) Resolve(look Look) (State, Act, error) {
 		return unresolved, nil, err
 	}
 	if !same {
-		if f.Contents != nil && !f.Overwrite {
+		if f.Contents != nil && !f.Overwrite && !f.blind() {
 			return unresolved, nil, fmt.Errorf("%s: %w", f.Path, ErrExists)
 		}
 		return NotSo, write, nil
 	}
 	write.keep = true
 	ok, err := f.dressed(look, entry)
-	if err != nil || !ok {
-		return NotSo, write, err
+	return dressing(ok, err, write)
+}
+
+// dressing is the state of something that lacks nothing but, perhaps, owner and
+// mode. A name that nobody knows may be that of a user who is yet to be made.
+func dressing(ok bool, err error, act Act) (State, Act, error) {
+	switch {
+	case errors.Is(err, ErrUnknownOwner):
+		return After, nil, err
+	case err != nil:
+		return unresolved, nil, err
+	case !ok:
+		return NotSo, act, nil
 	}
 	return So, nil, nil
 }
@@ -98,12 +114,10 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 	if f.Contents == nil && len(f.Append) == 0 {
 		return true, nil // a file that merely exists is what was asked for
 	}
-	local := f.Contents == nil || !f.Contents.Remote()
-	for _, a := range f.Append {
-		local = local && !a.Remote()
-	}
 	switch {
-	case local:
+	case f.blind():
+		return look.Done(f.receipt()), nil
+	case !f.remote():
 		want, err := f.local()
 		if err != nil {
 			return false, err
@@ -119,15 +133,28 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 			return bytes.HasSuffix(have, want), nil
 		}
 		return bytes.Equal(have, want), nil
-	case f.Contents != nil && len(f.Append) == 0 && !f.Contents.Hash.IsZero():
-		in, err := look.Open(f.Root, f.Path)
-		if err != nil {
-			return false, err
-		}
-		defer in.Close()
-		return hashEqual(in, f.Contents.Hash)
 	}
-	return look.Done(f.receipt()), nil
+	in, err := look.Open(f.Root, f.Path)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	return hashEqual(in, f.Contents.Hash)
+}
+
+// Lingers says that the content comes from a server.
+func (f File) Lingers() bool { return f.remote() }
+
+// remote says whether any of the content must be fetched.
+func (f File) remote() bool {
+	return f.Contents != nil && f.Contents.Remote() ||
+		slices.ContainsFunc(f.Append, func(a resource.Resource) bool { return a.Remote() })
+}
+
+// blind says that looking cannot tell whether the file holds what it shall: some of
+// that is remote, and no hash is that of the whole file.
+func (f File) blind() bool {
+	return f.remote() && (f.Contents == nil || len(f.Append) > 0 || f.Contents.Hash.IsZero())
 }
 
 // local is the content, or what is appended, where all of it is in the config.
@@ -239,12 +266,16 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 	out := os.NewFile(uintptr(fd), w.Path)
 	defer out.Close()
 	mode := fs.FileMode(0o644)
+	var before int64 // bytes that are there and appended to
 	err = func() error {
 		if w.Contents == nil {
 			if old, kept, err := w.copyOld(t, out); err != nil {
 				return err
 			} else if old {
 				mode = kept
+			}
+			if before, err = out.Seek(0, io.SeekEnd); err != nil {
+				return err
 			}
 		} else if _, err := m.Client.Copy(ctx, *w.Contents, out); err != nil {
 			return err
@@ -255,6 +286,18 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 			}
 			if err := appendTo(ctx, m, a, out); err != nil {
 				return err
+			}
+		}
+		switch {
+		case w.Contents == nil:
+			if err := dropRepeated(out, before); err != nil {
+				return err
+			}
+		case !w.Overwrite:
+			if kept, err := w.compareOld(t, out); err != nil {
+				return err
+			} else if kept != nil {
+				mode = *kept
 			}
 		}
 		if w.Mode != nil {
@@ -276,7 +319,9 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 		_ = unix.Unlinkat(dir, temp, 0)
 		return err
 	}
-	m.leave(w.receipt())
+	if w.blind() {
+		m.leave(w.receipt())
+	}
 	return nil
 }
 
@@ -324,6 +369,74 @@ func (w writeFile) copyOld(t *tree, out *os.File) (bool, fs.FileMode, error) {
 	}
 	_, err = io.Copy(out, old)
 	return true, info.Mode() & permissions, err
+}
+
+// compareOld allows a file that is there already only if it holds what was fetched,
+// and gives its mode; nil where there is none.
+func (w writeFile) compareOld(t *tree, out *os.File) (*fs.FileMode, error) {
+	old, err := t.read(w.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer old.Close()
+	info, err := old.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	same := size == info.Size()
+	if same {
+		same, err = equal(old, io.NewSectionReader(out, 0, size))
+	}
+	if err == nil && !same {
+		err = fmt.Errorf("%s: %w", w.Path, ErrExists)
+	}
+	mode := info.Mode() & permissions
+	return &mode, err
+}
+
+// dropRepeated takes back what was appended where the bytes before it end with the
+// same already.
+func dropRepeated(out *os.File, before int64) error {
+	size, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	added := size - before
+	if added > before {
+		return nil
+	}
+	same, err := equal(io.NewSectionReader(out, before-added, added), io.NewSectionReader(out, before, added))
+	if err == nil && same {
+		err = out.Truncate(before)
+	}
+	return err
+}
+
+// equal compares two streams of one length.
+func equal(a, b io.Reader) (bool, error) {
+	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(a, x)
+		m, berr := io.ReadFull(b, y[:n])
+		if !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return true, nil
+		case err != nil:
+			return false, err
+		case berr != nil:
+			return false, berr
+		}
+	}
 }
 
 // dress sets owner and mode of something that is there.

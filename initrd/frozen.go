@@ -87,6 +87,6 @@ func (m *Machine) Thaw() (Frozen, error) {
 func (m *Machine) Melt() error {
 	return errors.Join(
 		os.RemoveAll(filepath.Dir(m.frozenFile())),
-		os.RemoveAll(filepath.Join(m.Run, "credentials")),
+		os.RemoveAll(filepath.Join(m.Run, credentialDir)),
 	)
 }

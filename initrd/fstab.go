@@ -74,7 +74,11 @@ func (f Fstab) Resolve(look Look) (State, Act, error) {
 		if options == "" {
 			options = "defaults"
 		}
-		text += fmt.Sprintf("%s %s %s %s 0 2\n", what, f.at(m), kind, options)
+		pass := 0
+		if m.Check {
+			pass = 2
+		}
+		text += fmt.Sprintf("%s %s %s %s 0 %d\n", escape(what), escape(f.at(m)), kind, escape(options), pass)
 		missing++
 	}
 	if missing == 0 {

@@ -72,6 +72,6 @@ func (i identify) do(ctx context.Context, m *Machine) error {
 	}
 	mode := fs.FileMode(0o444)
 	id := resource.NewSecret(i.ID + "\n")
-	file := File{Root: i.Root, Path: "/etc/machine-id", Contents: &resource.Resource{Inline: &id}, Mode: &mode}
+	file := File{Root: i.Root, Path: "/etc/machine-id", Contents: &resource.Resource{Inline: &id}, Overwrite: true, Mode: &mode}
 	return writeFile{File: file}.do(ctx, m)
 }

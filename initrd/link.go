@@ -27,9 +27,10 @@ func (l Link) String() string {
 	return "link " + l.Path + " to " + l.Target
 }
 
-// Touches is the path in the target; for a hard link its target too.
+// Touches is the path in the target, and what tells its owner; for a hard link its
+// target too.
 func (l Link) Touches() []string {
-	names := []string{path.Join("/", l.Root, l.Path)}
+	names := append([]string{path.Join("/", l.Root, l.Path)}, l.Owner.reads(l.Root, l.Path)...)
 	if l.Hard {
 		names = append(names, path.Join("/", l.Root, l.Target))
 	}
@@ -57,12 +58,7 @@ func (l Link) Resolve(look Look) (State, Act, error) {
 		}
 	} else if entry.Mode&fs.ModeSymlink != 0 && entry.Target == l.Target {
 		uid, gid, err := look.Owner(l.Root, l.Owner)
-		if err != nil {
-			return unresolved, nil, err
-		}
-		if same = entry.UID == uid && entry.GID == gid; !same {
-			return NotSo, makeLink{Link: l, keep: true}, nil
-		}
+		return dressing(entry.UID == uid && entry.GID == gid, err, makeLink{Link: l, keep: true})
 	}
 	switch {
 	case same:

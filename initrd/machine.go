@@ -26,15 +26,14 @@ import (
 
 // Machine is the real host.
 type Machine struct {
-	Client      *resource.Client
-	Disks       disk.System
-	TPM         string        // the device, "/dev/tpmrm0"
-	Log         tpm.Log       // this boot's event log
-	Run         string        // our directory, "/run/pilotlight"
-	Programs    []string      // directories where programs are looked up, in order
-	Credentials string        // directory of credentials for sysusers and tmpfiles, "" for none
-	Wait        time.Duration // how long to wait for a device that must come
-	Tell        func(string)  // progress; nil is silence
+	Client   *resource.Client
+	Disks    disk.System
+	TPM      string        // the device, "/dev/tpmrm0"
+	Log      tpm.Log       // this boot's event log
+	Run      string        // our directory, "/run/pilotlight"
+	Programs []string      // directories where programs are looked up, in order
+	Wait     time.Duration // how long to wait for a device that must come
+	Tell     func(string)  // progress; nil is silence
 
 	uid      int
 	memory   Memory

@@ -24,3 +24,9 @@ func (w MadeAnew) Resolve(look Look) (State, Act, error) {
 	}
 	return w.Step.Resolve(look)
 }
+
+// Lingers says what the inner step says.
+func (w MadeAnew) Lingers() bool {
+	l, ok := w.Step.(Lingering)
+	return ok && l.Lingers()
+}

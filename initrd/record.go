@@ -103,8 +103,13 @@ func (m *Machine) Recall(ctx context.Context) (Memory, error) {
 	if err != nil || place.Node == "" {
 		return Memory{}, err
 	}
+	return m.recall(place)
+}
+
+// recall reads what is at a place.
+func (m *Machine) recall(place Place) (Memory, error) {
 	memory := Memory{Place: place}
-	err = m.at(place, false, func(dir string) error {
+	err := m.at(place, false, func(dir string) error {
 		data, err := os.ReadFile(filepath.Join(dir, "record.json"))
 		if errors.Is(err, fs.ErrNotExist) {
 			// Replacing a file on FAT is not one step: a crash can leave the new name alone.
@@ -152,6 +157,9 @@ func parseRecord(data []byte, place Place) (Record, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
 		return Record{}, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Record{}, errors.New("something follows the record")
 	}
 	switch {
 	case r.Version != recordVersion:
@@ -259,12 +267,19 @@ func (m *Machine) at(p Place, write bool, do func(dir string) error) (err error)
 		if t == "vfat" {
 			options = "umask=0077"
 		}
-		if err = unix.Mount(p.Node, point, t, flags, options); err == nil {
+		refused := unix.Mount(p.Node, point, t, flags, options)
+		if refused == nil {
+			err = nil
 			break
+		}
+		if err == nil {
+			err = fmt.Errorf("mount %s as %s: %w", p.Node, t, refused)
+		} else {
+			err = fmt.Errorf("%w, as %s: %w", err, t, refused)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", p.Node, err)
+		return err
 	}
 	defer func() {
 		if uerr := unix.Unmount(point, 0); err == nil && uerr != nil {
@@ -368,8 +383,9 @@ func (r Recorded) String() string {
 	return fmt.Sprintf("record says %s, provision %s", r.State, r.Provision)
 }
 
-// Touches is the record.
-func (r Recorded) Touches() []string { return []string{"record"} }
+// Touches is the record, and the disks, since it lies on one: what could lose data
+// waits until the record says that it began.
+func (r Recorded) Touches() []string { return []string{"record", "disks"} }
 
 // ErrNoPlace says that this machine has no place for a record: each of its boots
 // is a first boot.
@@ -401,6 +417,11 @@ func (r recorded) do(ctx context.Context, m *Machine) error {
 		return m.remember(next, nil)
 	}
 	next.Failures = 0
+	if have := m.memory.Record; have.State == Complete && have.Config == r.Config && have.Kept != nil && have.Kept.Form == r.Form {
+		// The copy is of this config. Another one beside a record that does not name
+		// it yet is what a crash here would leave.
+		return m.remember(next, nil)
+	}
 	kept, file, err := m.seal(ctx, r.Form, r.Documents)
 	if err != nil {
 		return err

@@ -35,6 +35,11 @@ const (
 // concurrent downloads too, since a remote file is one step.
 const Overlap = 50
 
+// Lingering is a step that may wait long for somebody else, such as a server. Only
+// such steps are begun and left to themselves; what is done in microseconds is done
+// at once, since handing it to another thread would take longer.
+type Lingering interface{ Lingers() bool }
+
 // An Error says which step failed, and keeps what it wanted.
 type Error struct {
 	Step Step
@@ -89,9 +94,7 @@ func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int,
 			close(done[i])
 			continue
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		work := func() {
 			defer close(done[i])
 			defer func() { <-slots }()
 			o := one(ctx, host, steps[i], mode)
@@ -104,7 +107,12 @@ func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int,
 			if tell != nil {
 				tell(i, o)
 			}
-		}()
+		}
+		if l, ok := steps[i].(Lingering); ok && l.Lingers() {
+			wg.Go(work)
+		} else {
+			work()
+		}
 	}
 	wg.Wait()
 	for i := range outcomes {

@@ -49,6 +49,8 @@ type toy struct {
 func (t toy) String() string    { return "wish " + t.word }
 func (t toy) Touches() []string { return append([]string{t.word}, t.touches...) }
 
+func (t toy) Lingers() bool { return true }
+
 func (t toy) Resolve(l Look) (State, Act, error) {
 	w := l.(*world)
 	w.mu.Lock()

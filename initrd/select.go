@@ -55,19 +55,27 @@ func (m *Machine) partitions(uuid disk.GUID) ([]disk.Found, error) {
 	return found, err
 }
 
+// quiet is how long udev must have had nothing to do before what is not there is
+// taken for what will not come.
+const quiet = 30 * time.Second
+
 // waitFor asks again and again, in steps that grow to half a second, until there
-// is an answer, for as long as the machine waits for devices. A progress line
-// comes every ten seconds.
+// is an answer, for as long as the machine waits for devices, or until udev has been
+// quiet for half a minute. A progress line comes every ten seconds.
 func waitFor[T any](ctx context.Context, m *Machine, what string, ask func() (T, error)) (T, error) {
-	begin, told := time.Now(), time.Now()
+	begin, told, busy := time.Now(), time.Now(), time.Now()
 	pause := 10 * time.Millisecond
 	for {
 		v, err := ask()
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return v, err
 		}
-		if time.Since(begin) > m.Wait {
-			return v, fmt.Errorf("waited %d s for %s: %w", int(m.Wait.Seconds()), what, err)
+		// udev keeps this file as long as events are on their way (udevadm settle looks at it too).
+		if _, err := os.Stat("/run/udev/queue"); err == nil {
+			busy = time.Now()
+		}
+		if time.Since(begin) > m.Wait || time.Since(busy) > quiet {
+			return v, fmt.Errorf("waited %d s for %s: %w", int(time.Since(begin).Seconds()), what, err)
 		}
 		if time.Since(told) >= 10*time.Second {
 			m.say("waiting for %s since %d s", what, int(time.Since(begin).Seconds()))

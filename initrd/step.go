@@ -33,6 +33,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
+	"strings"
 
 	"pilotlight/initrd/disk"
 )
@@ -169,10 +171,10 @@ type Query struct {
 // refuses a program or a form of it that is not known to leave everything as it is.
 func (q Query) Argv() ([]string, error) {
 	reads := map[string]func([]string) bool{
-		"systemd-repart":  func(a []string) bool { return has(a, "--dry-run=yes") && !has(a, "--dry-run=no") },
+		"systemd-repart":  dryRun,
 		"dmsetup":         func(a []string) bool { return len(a) > 0 && (a[0] == "table" || a[0] == "status") },
 		"udevadm":         func(a []string) bool { return len(a) > 0 && a[0] == "settle" },
-		"systemctl":       func(a []string) bool { return has(a, "is-enabled") },
+		"systemctl":       func(a []string) bool { return len(a) > 0 && a[0] == "is-enabled" },
 		"systemd-creds":   func(a []string) bool { return len(a) > 0 && a[0] == "decrypt" && a[len(a)-1] == "-" },
 		"systemd-analyze": func(a []string) bool { return len(a) > 0 && a[0] == "verify" },
 	}
@@ -180,6 +182,21 @@ func (q Query) Argv() ([]string, error) {
 		return nil, fmt.Errorf("%s %v is not known to only read", q.Program, q.Args)
 	}
 	return append([]string{q.Program}, q.Args...), nil
+}
+
+// dryRun says whether systemd-repart will change nothing. getopt_long(3) takes
+// abbreviations, and the last of an option counts.
+func dryRun(args []string) bool {
+	is := false
+	for _, a := range args {
+		if strings.HasPrefix(a, "--dr") {
+			is = a == "--dry-run=yes"
+			if !is {
+				return false
+			}
+		}
+	}
+	return is
 }
 
 func has(args []string, want string) bool {
@@ -214,6 +231,16 @@ type Owner struct {
 // Named says whether a name must be looked up. root is always 0.
 func (o Owner) Named() bool {
 	return o.User != "" && o.User != "root" || o.Group != "" && o.Group != "root"
+}
+
+// reads names what must be known before something at a path of root can be given
+// to the owner: passwd and group, if there is a name to look up. The path is added,
+// so that who writes those files is waited for, and readers are not for each other.
+func (o Owner) reads(root, name string) []string {
+	if !o.Named() {
+		return nil
+	}
+	return []string{path.Join("/", root, "etc/passwd", name), path.Join("/", root, "etc/group", name)}
 }
 
 // A Selector chooses exactly one disk: by a device path or the word "boot" (the

@@ -2,7 +2,11 @@ package initrd
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 )
 
 // Sysusers wishes that the target root has the users that its sysusers.d files
@@ -11,8 +15,12 @@ type Sysusers struct{ Root string }
 
 func (s Sysusers) String() string { return "system users by sysusers.d" }
 
-// Touches is the target's /etc: its files are read, and passwd and group written.
-func (s Sysusers) Touches() []string { return []string{path.Join("/", s.Root, "etc")} }
+// Touches is the target's /etc, where passwd and group are written, the directories
+// that files are read from, and the credentials of the initrd.
+func (s Sysusers) Touches() []string {
+	at := func(dir string) string { return path.Join("/", s.Root, dir) }
+	return []string{at("etc"), at("run/sysusers.d"), at("usr/lib/sysusers.d"), credentialDir}
+}
 
 func (s Sysusers) receipt() Receipt { return Receipt{Name: "sysusers:" + s.Root} }
 
@@ -41,8 +49,9 @@ func (s sysusers) do(ctx context.Context, m *Machine) error {
 
 // credentialEnv is how systemd's tools find credentials (systemd.exec(5)).
 func (m *Machine) credentialEnv() []string {
-	if m.Credentials == "" {
+	dir := filepath.Join(m.Run, credentialDir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return []string{"CREDENTIALS_DIRECTORY=" + m.Credentials}
+	return []string{"CREDENTIALS_DIRECTORY=" + dir}
 }

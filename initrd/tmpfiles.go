@@ -12,8 +12,9 @@ type Tmpfiles struct{ Root string }
 
 func (t Tmpfiles) String() string { return "files by tmpfiles.d" }
 
-// Touches is the whole target: the lines may name any path.
-func (t Tmpfiles) Touches() []string { return []string{path.Join("/", t.Root)} }
+// Touches is the whole target, since the lines may name any path, and the
+// credentials of the initrd.
+func (t Tmpfiles) Touches() []string { return []string{path.Join("/", t.Root), credentialDir} }
 
 func (t Tmpfiles) receipt() Receipt { return Receipt{Name: "tmpfiles:" + t.Root} }
 

@@ -99,12 +99,29 @@ func (t *tree) makeAll(dir string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Mkdirat(fd, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+	err = unix.Mkdirat(fd, base, 0o755)
+	if errors.Is(err, unix.EEXIST) {
+		// A symbolic link that dangles is found by the open of the caller.
+		return nil
+	}
+	if err == nil {
+		err = chmodDirectory(fd, base, 0o755)
+	}
+	if err != nil {
 		return &fs.PathError{Op: "mkdir", Path: path.Join(t.root, dir), Err: err}
 	}
-	// The mode must not depend on the umask, and symbolic links that dangle
-	// (EEXIST without a directory behind) are found by the open of the caller.
 	return nil
+}
+
+// chmodDirectory gives a directory that was just made its mode, which must not
+// depend on the umask.
+func chmodDirectory(dir int, base string, mode uint32) error {
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fchmod(fd, mode)
 }
 
 // stat describes the last component itself.
@@ -319,6 +336,11 @@ func parseMountinfo(r io.Reader) (mounts []Mounted, options []string, err error)
 		options = append(options, fields[sep+3])
 	}
 	return mounts, options, lines.Err()
+}
+
+// escape is what fstab(5) asks for, and unescape undoes.
+func escape(s string) string {
+	return strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(s)
 }
 
 // unescape undoes mountinfo's octal escapes for space, tab, newline and backslash.

@@ -18,13 +18,14 @@ import (
 
 // Etc wishes the configuration of the host.
 //
-//	entries       directories, files and links, parents first
+//	entries       directories, files and links, parents first, hard links last
 //	drop-ins      our tmpfiles.d and sysusers.d files
 //	units         unit files, their drop-ins, masks, the preset file
 //	fstab         what the initrd mounted in the new root, beside the root and /usr
 //	credentials
 //	sysusers      the users of the target's sysusers.d
-//	              entries that belong to somebody by name: the name is known now
+//	              entries that belong to somebody by name: the name is known now;
+//	              and hard links to them
 //	tmpfiles
 //	identity      presets and machine id, or the presets of the config's units
 //
@@ -56,7 +57,7 @@ func Etc(in Input) ([]initrd.Step, error) {
 		steps = append(steps, initrd.Fstab{Root: root, Mounts: mounted})
 	}
 	for _, c := range etc.Credentials {
-		steps = append(steps, initrd.Credential{Name: c.Name, Contents: c.Contents, Encrypted: c.Encrypted, Scope: c.ScopeOrDefault()})
+		steps = append(steps, initrd.Credential{Root: root, Name: c.Name, Contents: c.Contents, Encrypted: c.Encrypted, Scope: c.ScopeOrDefault()})
 	}
 	generated := in.Config.Pilotlight.Version != ""
 	if generated {
@@ -100,13 +101,20 @@ func machineID(provision string) string {
 func entries(s types.Storage, root string) (plain, named []initrd.Step, err error) {
 	type entry struct {
 		depth int
-		named bool
 		step  initrd.Step
 	}
-	var all []entry
+	var first, last []entry
+	later := map[string]bool{} // the paths of named
 	add := func(p string, o initrd.Owner, s initrd.Step) {
-		all = append(all, entry{depth(path.Clean(p)), o.Named(), s})
+		e := entry{depth(path.Clean(p)), s}
+		if o.Named() {
+			later[path.Clean(p)] = true
+			last = append(last, e)
+			return
+		}
+		first = append(first, e)
 	}
+	var hard []initrd.Link
 	for _, d := range s.Directories {
 		o := owner(d.Node)
 		add(d.Path, o, initrd.Directory{Root: root, Path: d.Path, Overwrite: yes(d.Overwrite), Mode: mode(d.Mode), Owner: o})
@@ -134,14 +142,27 @@ func entries(s types.Storage, root string) (plain, named []initrd.Step, err erro
 		if l.Target != nil {
 			step.Target = *l.Target
 		}
+		if step.Hard {
+			hard = append(hard, step)
+			continue
+		}
 		add(l.Path, step.Owner, step)
 	}
-	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(a.depth, b.depth) })
-	for _, e := range all {
-		if e.named {
-			named = append(named, e.step)
+	sorted := func(list []entry) (steps []initrd.Step) {
+		slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.depth, b.depth) })
+		for _, e := range list {
+			steps = append(steps, e.step)
+		}
+		return steps
+	}
+	plain, named = sorted(first), sorted(last)
+	for _, l := range hard {
+		// Its target may lie deeper than itself, and may be another hard link.
+		if later[path.Clean(l.Target)] {
+			later[path.Clean(l.Path)] = true
+			named = append(named, l)
 		} else {
-			plain = append(plain, e.step)
+			plain = append(plain, l)
 		}
 	}
 	return plain, named, nil

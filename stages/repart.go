@@ -2,6 +2,8 @@ package stages
 
 import (
 	"fmt"
+	"math"
+	"path"
 	"strings"
 
 	"pilotlight/config"
@@ -65,11 +67,14 @@ func selector(r config.Repart) (initrd.Selector, error) {
 	if err != nil {
 		return initrd.Selector{}, err
 	}
-	const largest = 1<<63 - 1
-	return initrd.Selector{Match: disk.Match{
+	m := disk.Match{
 		Serial: r.Match.Serial, WWN: r.Match.WWN, Model: r.Match.Model, Transport: r.Match.Transport,
-		SizeMin: int64(min(least, largest)), SizeMax: int64(min(most, largest)),
-	}}, nil
+		SizeMin: int64(min(least, math.MaxInt64)),
+	}
+	if r.Match.SizeMax != "" {
+		m.SizeMax = int64(min(most, math.MaxInt64))
+	}
+	return initrd.Selector{Match: m}, nil
 }
 
 // definitions gives the repart.d files of an entry. Their contents are at hand:
@@ -92,8 +97,10 @@ func definitions(r config.Repart) ([]initrd.Definition, error) {
 
 // A place is a definition that says what is to be mounted where.
 type place struct {
+	entry  string // of the list repart
 	source initrd.Source
 	where  string
+	said   bool // by MountPoint=, not only by the type
 	types  string
 	option string
 }
@@ -121,15 +128,17 @@ func places(c config.Config) ([]place, error) {
 				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
 			}
 			where, options, _ := strings.Cut(d.Value("Partition", "MountPoint"), ":")
-			if where == "" && guid == root {
+			said := where != ""
+			if !said && guid == root {
 				where = "/"
 			}
 			if where == "" {
 				continue
 			}
 			list = append(list, place{
+				entry:  r.Name,
 				source: initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")},
-				where:  where, types: d.Value("Partition", "Format"), option: options,
+				where:  path.Clean(where), said: said, types: d.Value("Partition", "Format"), option: options,
 			})
 		}
 	}

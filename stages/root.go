@@ -2,6 +2,7 @@ package stages
 
 import (
 	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -38,16 +39,29 @@ func mounts(in Input) ([]initrd.Mount, error) {
 		return nil, err
 	}
 	wishes := map[string]initrd.Mount{}
+	chosen := map[string]place{}
+	twice := map[string]error{}
 	for _, p := range defined {
+		other, ok := chosen[p.where]
+		switch {
+		case ok && other.said == p.said:
+			twice[p.where] = &Error{"repart", p.entry, fmt.Errorf("more than one definition is mounted at %s: say which by MountPoint=", p.where)}
+		case ok && other.said:
+			continue
+		default:
+			delete(twice, p.where)
+		}
 		m := initrd.Mount{What: p.source, Type: p.types, Check: true}
 		if p.option != "" {
 			m.Options = strings.Split(p.option, ",")
 		}
-		wishes[path.Clean(p.where)] = m
+		wishes[p.where], chosen[p.where] = m, p
 	}
 	for _, v := range in.Config.Pilotlight.Verity {
 		if where := v.MountOrDefault(); where != "" {
-			wishes[path.Clean(where)] = initrd.Mount{
+			where = path.Clean(where)
+			delete(twice, where)
+			wishes[where] = initrd.Mount{
 				What: initrd.Source{Path: "/dev/mapper/" + v.Name}, Options: []string{"ro"},
 			}
 		}
@@ -75,6 +89,9 @@ func mounts(in Input) ([]initrd.Mount, error) {
 	})
 	var list []initrd.Mount
 	for _, where := range order {
+		if err := twice[where]; err != nil {
+			return nil, err
+		}
 		m := wishes[where]
 		m.Where = path.Join(in.Facts.Root, where)
 		list = append(list, m)

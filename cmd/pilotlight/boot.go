@@ -267,7 +267,10 @@ func (b *boot) ask(ctx context.Context, f initrd.Frozen, base []config.Document,
 	for _, d := range got.Documents {
 		f.Documents = append(f.Documents, initrd.Document(d))
 	}
-	f.Parts, err = fetchWholes(ctx, &got.Config, b.outward)
+	if err := b.outward.follow(ctx, got.Config); err != nil {
+		return f, err
+	}
+	f.Parts, err = fetchWholes(ctx, &got.Config, b.outward.fetch)
 	return f, err
 }
 
@@ -335,13 +338,8 @@ func (b *boot) thaw() (told, error) {
 		return told{}, err
 	}
 	t.facts = b.facts(t.facts)
-	settings, err := t.config.Settings()
-	if err != nil {
+	if err := b.outward.follow(b.ctx, t.config); err != nil {
 		return told{}, err
-	}
-	b.outward.settings(b.ctx)(settings)
-	if b.outward.err != nil {
-		return told{}, b.outward.err
 	}
 	b.machine.Client = b.outward.client
 	return t, nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 
 	"pilotlight/config"
@@ -42,16 +41,8 @@ example: pilotlight fetch --platform metal --url http://boot.example/ignition --
 				if err != nil {
 					return err
 				}
-				return c.writeTo(*output, func(w io.Writer) error {
-					if file, ok := w.(*os.File); ok && *output != "-" {
-						// It may hold secrets.
-						if err := file.Chmod(0o600); err != nil {
-							return err
-						}
-					}
-					_, err := w.Write(a.Bytes)
-					return err
-				})
+				// It may hold secrets.
+				return c.writeTo(*output, 0o600, bytesTo(a.Bytes))
 			}
 		},
 	}
@@ -74,7 +65,7 @@ example: pilotlight detect`,
 				if *asJSON && (err == nil || errors.As(err, &d)) {
 					answer := map[string]any{"platform": p.Name, "docs": p.Docs}
 					if d != nil {
-						answer = map[string]any{"platform": nil, "seen": d.Seen, "fits": d.Fits}
+						answer = map[string]any{"platform": nil, "seen": append([]string{}, d.Seen...), "fits": append([]string{}, d.Fits...)}
 					}
 					if err := c.show.json(answer); err != nil {
 						return err

@@ -104,7 +104,7 @@ func read(ctx context.Context, f initrd.Frozen, strict bool) (told, error) {
 	}
 	t.facts = stages.Facts{
 		Boot: stages.Boot(f.Boot), Platform: f.Platform, Provision: f.Provision,
-		Root: "/sysroot", Digest: f.Digest(), Packed: packed,
+		Root: initrd.BootRoot, Digest: f.Digest(), Packed: packed,
 	}
 	return t, nil
 }
@@ -126,14 +126,14 @@ func wholes(c *config.Config) []*resource.Resource {
 }
 
 // fetchWholes gets those of them that are remote, to be frozen with the config.
-func fetchWholes(ctx context.Context, c *config.Config, o *outward) (map[string][]byte, error) {
+func fetchWholes(ctx context.Context, c *config.Config, fetch func(context.Context, []resource.Resource) ([][]byte, error)) (map[string][]byte, error) {
 	var remote []resource.Resource
 	for _, r := range wholes(c) {
 		if r.Remote() {
 			remote = append(remote, *r)
 		}
 	}
-	bodies, err := o.fetch(ctx, remote)
+	bodies, err := fetch(ctx, remote)
 	if err != nil || len(remote) == 0 {
 		return nil, err
 	}

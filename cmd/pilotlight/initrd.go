@@ -83,7 +83,7 @@ example: pilotlight initrd addon --check /boot/initrd.img`,
 					return err
 				}
 				if *check == "" {
-					return c.writeTo(*output, func(w io.Writer) error { return image.Addon(w, parts) })
+					return c.writeTo(*output, 0o644, func(w io.Writer) error { return image.Addon(w, parts) })
 				}
 				in, err := os.Open(*check)
 				if err != nil {
@@ -140,7 +140,7 @@ example: pilotlight initrd build --root trixie/ --output initrd.img`,
 					b.Progress = c.show.tell
 				}
 				var s image.Summary
-				err = c.writeTo(*output, func(w io.Writer) (err error) {
+				err = c.writeTo(*output, 0o644, func(w io.Writer) (err error) {
 					s, err = b.Write(w)
 					return err
 				})

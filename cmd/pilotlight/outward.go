@@ -119,6 +119,17 @@ func (o *outward) settings(ctx context.Context) func(config.Settings) {
 	}
 }
 
+// follow does what a whole config says about fetching, for all that is fetched after
+// the config itself.
+func (o *outward) follow(ctx context.Context, c config.Config) error {
+	s, err := c.Settings()
+	if err != nil {
+		return err
+	}
+	o.settings(ctx)(s)
+	return o.err
+}
+
 func seconds(n *int) time.Duration {
 	if n == nil {
 		return 0

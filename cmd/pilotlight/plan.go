@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"pilotlight/config"
@@ -34,7 +35,9 @@ func applyVerb() verb {
 		name: "apply", usage: "--config FILE --root DIR [--stage NAME] [--json]", short: "carry a config out below a directory",
 		long: `The stage etc is carried out: files, directories, links, units, and, where the config
 has a pilotlight section, users, tmpfiles and a machine id. Other stages need --stage.
-A second run does nothing.
+A second run changes nothing: it does again what cannot be told by looking (users,
+tmpfiles, presets), which is harmless. Credentials for the host are handed over by a
+boot alone.
 
 example: pilotlight apply --config web.ign --root /mnt/target`,
 		prepare: planOrApply(initrd.Apply),
@@ -60,11 +63,11 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 			if err != nil {
 				return err
 			}
-			if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-				return errors.Join(fmt.Errorf("root %s is no directory", dir), err)
+			if err := isDirectory(dir); err != nil {
+				return fmt.Errorf("root: %w", err)
 			}
 			names := "etc"
-			if dir == "/sysroot" {
+			if dir == initrd.BootRoot {
 				names = "network,repart,verity,root,etc"
 			}
 			if *only != "" {
@@ -82,6 +85,14 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 
 // runStages runs stages on the machine that this process runs on, outside a boot.
 func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, asJSON bool) error {
+	var list []stages.Stage
+	for _, name := range names {
+		s, ok := stages.Named(name)
+		if !ok {
+			return misused("there is no stage %q", name)
+		}
+		list = append(list, s)
+	}
 	work, err := os.MkdirTemp("", "pilotlight-")
 	if err != nil {
 		return err
@@ -96,17 +107,13 @@ func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, as
 
 	var report []initrd.ReportedStage
 	var failed error
-	for _, name := range names {
-		s, ok := stages.Named(name)
-		if !ok {
-			return misused("there is no stage %q", name)
-		}
+	for _, s := range list {
 		want, err := s.Want(t.input())
 		if err != nil {
 			return err
 		}
 		out, err := initrd.Run(c.ctx, m, want, mode, nil)
-		report = append(report, initrd.ReportStage(name, 0, 0, out))
+		report = append(report, initrd.ReportStage(s.Name, 0, 0, out))
 		if !asJSON {
 			c.show.stage(s.Name, s.Doc)
 			for _, o := range out {
@@ -137,6 +144,9 @@ func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, as
 func loadFile(c *call, name, base string, strict bool) (told, *outward, error) {
 	o := newOutward(&initrd.Network{}, config.Knobs{}, c.show.tell)
 	t, err := load(c, name, base, strict, o.fetch, o)
+	if err == nil {
+		err = o.follow(c.ctx, t.config)
+	}
 	return t, o, err
 }
 
@@ -166,7 +176,12 @@ func load(c *call, name, base string, strict bool, fetch func(context.Context, [
 	for _, d := range got.Documents {
 		f.Documents = append(f.Documents, initrd.Document(d))
 	}
-	if f.Parts, err = fetchWholes(c.ctx, &got.Config, o); err != nil {
+	if slices.ContainsFunc(wholes(&got.Config), func(r *resource.Resource) bool { return r.Remote() }) {
+		if err := o.follow(c.ctx, got.Config); err != nil {
+			return told{}, err
+		}
+	}
+	if f.Parts, err = fetchWholes(c.ctx, &got.Config, fetch); err != nil {
 		return told{}, err
 	}
 	return read(c.ctx, f, strict)

@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -133,6 +134,15 @@ func (c *call) none() error {
 	return nil
 }
 
+// isDirectory holds that something is one.
+func isDirectory(name string) error {
+	info, err := os.Stat(name)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory", name)
+	}
+	return err
+}
+
 // read reads a file, or standard input for "-".
 func (c *call) read(name string) ([]byte, error) {
 	if name == "-" {
@@ -142,7 +152,7 @@ func (c *call) read(name string) ([]byte, error) {
 }
 
 // writeTo writes to a file in one step, or to standard output for "-".
-func (c *call) writeTo(name string, write func(io.Writer) error) error {
+func (c *call) writeTo(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	if name == "-" {
 		return write(c.show.out)
 	}
@@ -153,7 +163,7 @@ func (c *call) writeTo(name string, write func(io.Writer) error) error {
 	defer f.Close()
 	err = write(f)
 	if err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Close())
+		err = errors.Join(f.Chmod(mode), f.Close())
 	}
 	if err == nil {
 		err = os.Rename(f.Name(), name)

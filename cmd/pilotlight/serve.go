@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"pilotlight/providers/matchbox"
@@ -30,8 +27,8 @@ example: pilotlight serve --listen 127.0.0.1:8080 /var/lib/matchbox`,
 				if err != nil {
 					return err
 				}
-				if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-					return errors.Join(fmt.Errorf("%s is no directory", dir), err)
+				if err := isDirectory(dir); err != nil {
+					return err
 				}
 				for _, p := range matchbox.Check(dir, *raw) {
 					c.show.note("warning: %v", p.Error())

@@ -71,7 +71,7 @@ func (s show) help(v verb, flags *flag.FlagSet) {
 	if any {
 		s.line("")
 	}
-	s.line("%s", strings.TrimSpace(v.long))
+	s.line("%s", strings.Trim(v.long, "\n"))
 }
 
 // stage heads the lines of a stage.

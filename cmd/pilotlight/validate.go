@@ -73,7 +73,7 @@ example: pilotlight wrap web.ign > /var/lib/matchbox/ignition/web.ign`,
 				if err != nil {
 					return err
 				}
-				return c.writeTo(*output, bytesTo(wrapped))
+				return c.writeTo(*output, 0o644, bytesTo(wrapped))
 			}
 		},
 	}

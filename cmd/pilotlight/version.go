@@ -22,7 +22,7 @@ func version() string {
 
 func versionVerb() verb {
 	return verb{
-		name: "version", short: "say which version this is",
+		name: "version", usage: "[--json]", short: "say which version this is",
 		long: "example: pilotlight version --json",
 		prepare: func(f *flag.FlagSet) func(*call) error {
 			asJSON := f.Bool("json", false, "print JSON")

@@ -149,9 +149,12 @@ func Generated(a Args) (normal, early []File) {
 [Unit]
 Description=Root (mounted by pilotlight)
 DefaultDependencies=no
-Requires=pilotlight-root.service
+# No Requires=: what a mount of the new root requires is kept through switch-root,
+# and with it every unit of ours that should be stopped there.
 After=pilotlight-root.service
 Before=initrd-root-fs.target
+# Where that failed there is nothing to wait for.
+ConditionPathIsMountPoint=/sysroot
 
 [Mount]
 What=none

@@ -1,17 +1,20 @@
-// Command count runs go test with the arguments that it is given, once for each
-// part between "--" words, shows what failed and what each package took, and ends
-// with one line of counts. A skipped test counts as a failure: nothing is skipped
-// here.
+// Command count is `make test`: it installs what the tests need, and runs go test
+// with the arguments that it is given, once for each part between "--" words. It
+// shows what failed and what each package took, and ends with one line of counts. A
+// skipped test counts as a failure: nothing is skipped here.
 package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+
+	"pilotlight/tests/lab"
 )
 
 // event is a line of go test -json (cmd/test2json).
@@ -24,6 +27,18 @@ type event struct {
 type counts struct{ passed, failed, skipped int }
 
 func main() {
+	ctx := context.Background()
+	elevated, code, err := lab.Elevate(ctx)
+	if elevated {
+		os.Exit(code)
+	}
+	if err == nil {
+		err = lab.Prepare(ctx, lab.NewLog(os.Stdout))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make test:", err)
+		os.Exit(1)
+	}
 	var c counts
 	broken := false
 	for part := range slices.Values(split(os.Args[1:])) {

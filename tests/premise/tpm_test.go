@@ -20,6 +20,7 @@ import (
 
 	"pilotlight/initrd/tpm"
 	"pilotlight/initrd/tpm/swtpm"
+	"pilotlight/tests/lab"
 )
 
 // measurer measures words into PCR 12 of a TPM of its own, with a log of its own.
@@ -44,14 +45,19 @@ func newMeasurer(t *testing.T) measurer {
 	return m
 }
 
-// systemd runs a program of the tree in PILOTLIGHT_TREE with the measurer's TPM
-// and log, and returns its standard output.
+// systemd runs a program of the lab's tree with the measurer's TPM and log, and
+// returns its standard output.
 func (m measurer) systemd(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	tree := os.Getenv("PILOTLIGHT_TREE")
-	if tree == "" {
-		t.Fatal("PILOTLIGHT_TREE is not set: it names an unpacked operating system with systemd, where its systemd-pcrextend is run")
+	cache, err := lab.OpenCache(lab.NewLog(t.Output()))
+	if err != nil {
+		t.Fatal(err)
 	}
+	debian, err := cache.Tree(t.Context(), "trixie")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := debian.Dir
 	// In mounts of its own, so that the tree itself stays as it is.
 	const script = `
 		tree=$1 tpm=$2 log=$3; shift 3

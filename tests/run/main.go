@@ -198,7 +198,7 @@ func summarize(f lab.Facts, want lab.Expected, server *scene.Server, out lab.Out
 	}
 	for _, b := range f.Blocks {
 		if b.Type == "part" {
-			row("partition", "%-11s %5d MiB  %s", b.PartLabel, b.Size>>20, b.FSType)
+			row("partition", "%-11s %7.1f MiB  %s", b.PartLabel, float64(b.Size)/(1<<20), b.FSType)
 		}
 	}
 	hash, verified := f.VerityRootHash("usr")
