@@ -15,7 +15,9 @@ require (
 	github.com/rogpeppe/go-internal v1.16.0
 	// cpio archives, shared libraries of a program, module dependencies.
 	github.com/u-root/u-root v0.16.0
-	// data: URLs, decoded as Ignition decodes them.
+	// xz: Debian's kernel modules, and initrds in it. The standard library has none.
+	github.com/ulikunitz/xz v0.5.15
+	// data: URLs, decoded as Ignition decodes them: the judge of our own decoder.
 	github.com/vincent-petithory/dataurl v1.0.0
 	// System calls that the standard library lacks: openat2, mount, ioctl.
 	golang.org/x/sys v0.49.0
@@ -28,10 +30,8 @@ require (
 	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/coreos/go-systemd/v22 v22.6.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
-	github.com/klauspost/pgzip v1.2.6 // indirect
 	github.com/pierrec/lz4/v4 v4.1.22 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
-	github.com/ulikunitz/xz v0.5.15 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.23.0 // indirect

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -124,7 +125,7 @@ func givenMachineID(cmdline string, credentials fs.FS) (string, error) {
 	if id == "firmware" {
 		id = ""
 	}
-	if id != "" && len(id) != 32 {
+	if b, err := hex.DecodeString(id); id != "" && (err != nil || len(b) != 16) {
 		return "", errors.New("systemd.machine_id is no machine id")
 	}
 	return id, nil

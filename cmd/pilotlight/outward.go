@@ -55,6 +55,7 @@ func (o *outward) use(roots *x509.CertPool, httpProxy, httpsProxy resource.URL, 
 		},
 		ResponseHeaderTimeout: header,
 		TotalTimeout:          total,
+		Patience:              o.knobs.DeadlineOrDefault(),
 		Tell:                  o.tell,
 	}
 }

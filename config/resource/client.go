@@ -52,6 +52,12 @@ type Client struct {
 	// context does, and without a deadline there tries go on for ever.
 	TotalTimeout time.Duration
 
+	// Patience bounds the time in which no byte comes that did not come before,
+	// over all tries. A large resource on a slow line takes as long as it takes;
+	// a server that is silent, refuses, or breaks off at the same place each time
+	// does not. 0: no such bound.
+	Patience time.Duration
+
 	// Limit is how many bytes a resource may have after decompression. 0 is
 	// DefaultLimit for Copy and DefaultBytesLimit for Bytes. What comes over
 	// the wire may be an eighth and 64 KiB larger.
@@ -113,6 +119,7 @@ func (c *Client) copy(ctx context.Context, r Resource, dst io.Writer, limit int6
 	}
 	p := &pour{ctx: ctx, resource: r, limit: limit, chunk: copyBuffer}
 	var source io.Reader
+	progress := func() {}
 	switch {
 	case r.Inline != nil:
 		text := r.Inline.Reveal()
@@ -132,11 +139,16 @@ func (c *Client) copy(ctx context.Context, r Resource, dst io.Writer, limit int6
 			defer cancel()
 			p.ctx = ctx
 		}
+		if c.Patience > 0 {
+			waits, stop := newPatience(ctx, c.Patience)
+			defer stop()
+			ctx, p.ctx, progress = waits, waits, waits.progress
+		}
 		d := c.newDownload(ctx, r, rawLimit)
 		defer d.close()
 		p.download, source = d, d
 	}
-	p.raw = &tap{source: source, limit: rawLimit}
+	p.raw = &tap{source: source, limit: rawLimit, progress: progress}
 	return p.run(dst)
 }
 
@@ -285,7 +297,10 @@ type tap struct {
 	source io.Reader
 	limit  int64
 	n      int64
+	most   int64 // the largest n there was
 	err    error
+
+	progress func()
 }
 
 var errRawLimit = errors.New("raw limit")
@@ -296,6 +311,10 @@ func (t *tap) Read(b []byte) (int, error) {
 	}
 	n, err := t.source.Read(b)
 	t.n += int64(n)
+	if t.n > t.most {
+		t.most = t.n
+		t.progress()
+	}
 	if t.n > t.limit {
 		err = errRawLimit
 	}

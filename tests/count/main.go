@@ -108,6 +108,9 @@ func (c *counts) take(e event, said map[string][]string) {
 		said[key] = append(said[key], e.Output)
 	case "pass", "fail", "skip":
 		if e.Test == "" {
+			if e.Action == "skip" {
+				return // a package without tests
+			}
 			fmt.Printf("%-5s %s %.1f s\n", e.Action, e.Package, e.Elapsed)
 			if e.Action == "fail" {
 				fmt.Print(strings.Join(said[key], ""))
