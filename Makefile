@@ -8,6 +8,9 @@ GO      ?= go
 RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X main.release=$(RELEASE)
 
+# A guest has two processors: as many run side by side as the machine has pairs.
+GUESTS  = $$(( ($$(nproc) + 1) / 2 ))
+
 # What needs no virtual machine runs first.
 PACKAGES = $$($(GO) list ./... | grep -v -e /tests/vm -e /tests/lab -e /tests/premise)
 
@@ -20,7 +23,7 @@ run:
 	@$(GO) run ./tests/run --break '$(BREAK)' --suite '$(or $(SUITE),trixie)'
 
 test: lint
-	@$(GO) run ./tests/count -count=1 $(PACKAGES) -- -count=1 -p=1 -timeout=50m ./tests/premise ./tests/lab ./tests/vm
+	@$(GO) run ./tests/count -count=1 $(PACKAGES) -- -count=1 -p=1 -parallel=$(GUESTS) -timeout=50m ./tests/premise ./tests/lab ./tests/vm
 
 bench:
 	@$(GO) run ./tests/bench

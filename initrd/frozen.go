@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Frozen is all that this boot was told, as it was received. It is written once,
@@ -34,10 +36,21 @@ type Document struct {
 // frozenLimit bounds a frozen config in bytes, in its JSON form.
 const frozenLimit = 64 << 20
 
-// Digest is the SHA-256 over the names and bytes of all documents, hexadecimal.
+// BasePrefix begins the names of documents that came with the initrd itself: the
+// image's base fragments. They are neither measured nor kept, since each boot has
+// those of its own image.
+const BasePrefix = "base/"
+
+// Outside are the documents that came from outside.
+func (f Frozen) Outside() []Document {
+	return slices.DeleteFunc(slices.Clone(f.Documents), func(d Document) bool { return strings.HasPrefix(d.Name, BasePrefix) })
+}
+
+// Digest is the SHA-256 over the names and bytes of the documents that came from
+// outside, hexadecimal.
 func (f Frozen) Digest() string {
 	sum := sha256.New()
-	for _, d := range f.Documents {
+	for _, d := range f.Outside() {
 		fmt.Fprintf(sum, "%q %d\n", d.Name, len(d.Bytes))
 		sum.Write(d.Bytes)
 	}

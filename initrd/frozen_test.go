@@ -51,12 +51,16 @@ func TestDigestOfDocuments(t *testing.T) {
 	if got, want := one.Digest(), "77e73bd3b9c57f1116745b21c070ea4f35de814fe96197a63864b5676bf204fa"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	image := Frozen{Documents: append([]Document{{Name: BasePrefix + "10.ign", Bytes: []byte("{}")}}, one.Documents...)}
+	if image.Digest() != one.Digest() {
+		t.Error("a base fragment of the image counts as something from outside")
+	}
 	seen := map[string]string{}
 	for name, documents := range map[string][]Document{
 		"none":         nil,
 		"one":          {{Name: "user", Bytes: []byte("{}")}},
 		"other bytes":  {{Name: "user", Bytes: []byte("{ }")}},
-		"other name":   {{Name: "base/user", Bytes: []byte("{}")}},
+		"other name":   {{Name: "other", Bytes: []byte("{}")}},
 		"twice":        {{Name: "user", Bytes: []byte("{}")}, {Name: "user", Bytes: []byte("{}")}},
 		"joined":       {{Name: "user", Bytes: []byte("{}\"user\" 2\n{}")}},
 		"ab":           {{Name: "a", Bytes: []byte("1")}, {Name: "b", Bytes: []byte("2")}},

@@ -159,6 +159,10 @@ func (b *boot) fetch() error {
 		frozen.Boot, frozen.Provision = string(stages.Later), r.Provision
 	}
 
+	base, err := baseFragments(baseDir)
+	if err != nil {
+		return err
+	}
 	kept, err := b.machine.Unseal(ctx)
 	switch {
 	case frozen.Boot == string(stages.Later) && err == nil:
@@ -169,16 +173,13 @@ func (b *boot) fetch() error {
 		if old.Digest() != b.memory.Record.Config {
 			return &initrd.RecordError{Place: b.memory.Place, Err: errors.New("the kept copy is not of the config that the record names")}
 		}
-		frozen.Platform, frozen.Documents, frozen.Parts = old.Platform, old.Documents, old.Parts
+		frozen.Platform, frozen.Parts = old.Platform, old.Parts
+		frozen.Documents = append(frozenDocuments(base), old.Outside()...)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 
 	var steps []initrd.Outcome
-	base, err := baseFragments(baseDir)
-	if err != nil {
-		return err
-	}
 	// The policy for measuring is the image's: it must be known before a document is read.
 	image, err := config.Collect(ctx, base, b.outward.fetch, nil, config.Options{Strict: b.knobs.Strict})
 	if err != nil {
@@ -186,7 +187,8 @@ func (b *boot) fetch() error {
 	}
 	measure := func(list []config.Document) error {
 		b.frozen = append(b.frozen, list...)
-		want, err := stages.Measure(stages.Input{Config: image.Config, Documents: measured(list)})
+		level := initrd.Frozen{Documents: frozenDocuments(list)}
+		want, err := stages.Measure(stages.Input{Config: image.Config, Documents: level.Outside()})
 		if err != nil {
 			return err
 		}
@@ -378,7 +380,7 @@ func (b *boot) run(ctx context.Context, name string, t told) ([]initrd.Outcome, 
 }
 
 func (b *boot) tell(stage string) func(int, initrd.Outcome) {
-	return func(_ int, o initrd.Outcome) { b.show.did(stage, o) }
+	return func(_ int, o initrd.Outcome) { b.show.did(stage, o, b.knobs.Debug) }
 }
 
 func (b *boot) reportInput(t told) error {

@@ -99,7 +99,7 @@ func TestFrozenConfigIsReadWithoutAnyFetch(t *testing.T) {
 	parent := `{"ignition":{"version":"3.4.0","config":{"merge":[{"source":"http://192.0.2.1/a"},{"source":"http://192.0.2.1/b"}]}}}`
 	child := `{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/%s"}]}}`
 	f := initrd.Frozen{Boot: "first", Platform: "metal", Provision: "p", Documents: []initrd.Document{
-		{Name: basePrefix + "10.ign", Bytes: []byte(`{"ignition":{"version":"3.4.0"}}`)},
+		{Name: initrd.BasePrefix + "10.ign", Bytes: []byte(`{"ignition":{"version":"3.4.0"}}`)},
 		{Name: config.UserDocument, Bytes: []byte(parent)},
 		{Name: "child-0001", Bytes: fmt.Appendf(nil, child, "a")},
 		{Name: "child-0002", Bytes: fmt.Appendf(nil, child, "b")},

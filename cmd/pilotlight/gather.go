@@ -22,9 +22,6 @@ import (
 // of what was signed and measured with it.
 const baseDir = "/usr/lib/pilotlight/base.d"
 
-// basePrefix begins the names of base fragments among documents.
-const basePrefix = "base/"
-
 // baseFragments reads a directory of base fragments, by name.
 func baseFragments(dir string) ([]config.Document, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.ign"))
@@ -37,20 +34,9 @@ func baseFragments(dir string) ([]config.Document, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, config.Document{Name: basePrefix + filepath.Base(name), Source: name, Bytes: data})
+		list = append(list, config.Document{Name: initrd.BasePrefix + filepath.Base(name), Source: name, Bytes: data})
 	}
 	return list, nil
-}
-
-// measured leaves out what came with the initrd: it is not from outside.
-func measured(list []config.Document) []initrd.Document {
-	var out []initrd.Document
-	for _, d := range list {
-		if !strings.HasPrefix(d.Name, basePrefix) {
-			out = append(out, initrd.Document(d))
-		}
-	}
-	return out
 }
 
 // told is all that a boot was told, ready for the stages.
@@ -62,9 +48,19 @@ type told struct {
 }
 
 func (t told) input() stages.Input {
-	return stages.Input{Config: t.config, Documents: measured(documents(t.frozen)), Facts: t.facts}
+	return stages.Input{Config: t.config, Documents: t.frozen.Outside(), Facts: t.facts}
 }
 
+// frozenDocuments is the other way round.
+func frozenDocuments(list []config.Document) []initrd.Document {
+	var out []initrd.Document
+	for _, d := range list {
+		out = append(out, initrd.Document(d))
+	}
+	return out
+}
+
+// documents are those of a frozen config, as package config knows them.
 func documents(f initrd.Frozen) []config.Document {
 	var list []config.Document
 	for _, d := range f.Documents {

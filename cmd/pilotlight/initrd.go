@@ -39,7 +39,7 @@ func contents(binary, base string) (image.Contents, error) {
 			return c, err
 		}
 		for _, d := range list {
-			c.Files = append(c.Files, image.File{Path: baseDir + "/" + d.Name[len(basePrefix):], Mode: 0o644, Data: d.Bytes})
+			c.Files = append(c.Files, image.File{Path: baseDir + "/" + d.Name[len(initrd.BasePrefix):], Mode: 0o644, Data: d.Bytes})
 		}
 	}
 	for _, k := range initrd.Kinds {

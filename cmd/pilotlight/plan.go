@@ -173,9 +173,7 @@ func load(c *call, name, base string, strict bool, fetch func(context.Context, [
 		return told{}, err
 	}
 	f := initrd.Frozen{Boot: string(stages.First), Provision: newProvision()}
-	for _, d := range got.Documents {
-		f.Documents = append(f.Documents, initrd.Document(d))
-	}
+	f.Documents = frozenDocuments(got.Documents)
 	if slices.ContainsFunc(wholes(&got.Config), func(r *resource.Resource) bool { return r.Remote() }) {
 		if err := o.follow(c.ctx, got.Config); err != nil {
 			return told{}, err

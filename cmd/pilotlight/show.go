@@ -96,9 +96,12 @@ func (s show) planned(o initrd.Outcome) {
 	}
 }
 
-// did is one line of what was done: those that changed nothing are silent.
-func (s show) did(stage string, o initrd.Outcome) {
+// did is one line of what was done: those that changed nothing are silent, unless
+// everything is asked for.
+func (s show) did(stage string, o initrd.Outcome, all bool) {
 	switch {
+	case o.State == initrd.So && all:
+		s.line("pilotlight: %s: so already: %s (%s)", stage, o.Wish, short(o.Took))
 	case o.Changed:
 		s.line("pilotlight: %s: %s (%s)", stage, o.Deed, short(o.Took))
 	case o.State == initrd.Moot:

@@ -56,8 +56,6 @@ func prepare(ctx context.Context) error {
 func guest(t *testing.T) lab.Guest {
 	t.Helper()
 	g := stage.Guest(strings.ToLower(t.Name()))
-	// Two guests run side by side: more processors than the machine has only wait for each other.
-	g.CPUs = 1
 	if err := os.RemoveAll(g.Dir); err != nil {
 		t.Fatal(err)
 	}
