@@ -50,7 +50,8 @@ type call struct {
 func verbs() []verb {
 	return []verb{
 		validateVerb(), planVerb(), applyVerb(), fetchVerb(), predictVerb(), wrapVerb(),
-		detectVerb(), statusVerb(), serveVerb(), addonVerb(), buildVerb(), ukiVerb(), versionVerb(), bootVerb(),
+		detectVerb(), statusVerb(), serveVerb(), addonVerb(), buildVerb(), ukiVerb(),
+		completionVerb(), manVerb(), versionVerb(), bootVerb(),
 	}
 }
 
