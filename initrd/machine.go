@@ -258,6 +258,7 @@ type Program struct {
 	Env   []string // beside PATH; nothing else is passed on
 	Stdin []byte
 	OK    []int // exit codes that are a success beside 0
+	Quiet bool  // what it says may quote the contents of files, which are secret
 }
 
 // A ProgramError says how a program failed. Stderr is bounded.
@@ -317,6 +318,9 @@ func (m *Machine) run(ctx context.Context, p Program) (stdout []byte, stderr str
 	close(done)
 
 	text := tidy(bad.String())
+	if p.Quiet {
+		text = unquoted(text)
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil && out.over:
@@ -360,6 +364,26 @@ func tidy(stderr string) string {
 		lines = lines[n-4:]
 	}
 	return strings.Join(lines, "; ")
+}
+
+// unquoted takes the words between quotation marks out of what a program said.
+func unquoted(text string) string {
+	var b strings.Builder
+	var open rune
+	for _, r := range text {
+		switch {
+		case open == 0 && (r == '\'' || r == '"'):
+			open = r
+			b.WriteRune(r)
+			b.WriteRune('…')
+		case r == open:
+			open = 0
+			b.WriteRune(r)
+		case open == 0:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // bounded keeps the first limit bytes and notes whether there were more.

@@ -43,6 +43,15 @@ func TestProgramErrorSaysWhatWasSaid(t *testing.T) {
 	}
 }
 
+func TestQuietProgramsQuoteNothing(t *testing.T) {
+	m, _ := testMachine(t)
+	program(t, m, "gossip", `echo "a.conf:1: Failed to parse UID: 'canary'" >&2; echo 'unknown "canary" and an open '"'"'canary' >&2; exit 1`)
+	_, said, err := m.run(t.Context(), Program{Argv: []string{"gossip"}, Quiet: true})
+	if err == nil || strings.Contains(err.Error()+said, "canary") || !strings.Contains(err.Error(), "a.conf:1: Failed to parse UID: '…'") {
+		t.Errorf("error %v, said %q", err, said)
+	}
+}
+
 func TestProgramGetsNoEnvironmentOfOurs(t *testing.T) {
 	m, _ := testMachine(t)
 	t.Setenv("SECRET_OF_OURS", "x")

@@ -38,7 +38,7 @@ func (s sysusers) String() string { return "run systemd-sysusers" }
 
 func (s sysusers) do(ctx context.Context, m *Machine) error {
 	argv := []string{"systemd-sysusers", "--root=" + path.Join("/", s.Root)}
-	if _, said, err := m.run(ctx, Program{Argv: argv, Env: m.credentialEnv()}); err != nil {
+	if _, said, err := m.run(ctx, Program{Argv: argv, Env: m.credentialEnv(), Quiet: true}); err != nil {
 		return err
 	} else if said != "" {
 		m.say("systemd-sysusers: %s", said)

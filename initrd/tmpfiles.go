@@ -36,7 +36,8 @@ func (t tmpfiles) do(ctx context.Context, m *Machine) error {
 		Env:  m.credentialEnv(),
 		// A line of the distribution that names a user which is not there fails
 		// that line alone (65, 73); systemd's own unit takes both for success.
-		OK: []int{65, 73},
+		OK:    []int{65, 73},
+		Quiet: true,
 	}
 	if _, said, err := m.run(ctx, p); err != nil {
 		return err
