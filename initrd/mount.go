@@ -90,7 +90,7 @@ func (s Source) node(look Look) (string, error) {
 	}
 	p, err := s.partition(look)
 	if err == nil && p.Node == "" {
-		err = fmt.Errorf("the kernel has no node yet for %s: %w", s, fs.ErrNotExist)
+		err = absentf("the kernel has no node yet for %s", s)
 	}
 	return p.Node, err
 }
@@ -103,7 +103,7 @@ func (s Source) partition(look Look) (disk.Partition, error) {
 	}
 	table, err := look.Table(d)
 	if errors.Is(err, disk.ErrNoTable) {
-		return disk.Partition{}, fmt.Errorf("%s has no partition table: %w", d.Node, fs.ErrNotExist)
+		return disk.Partition{}, absentf("%s has no partition table", d.Node)
 	}
 	if err != nil {
 		return disk.Partition{}, err
@@ -116,7 +116,7 @@ func (s Source) partition(look Look) (disk.Partition, error) {
 	}
 	switch len(fit) {
 	case 0:
-		return disk.Partition{}, fmt.Errorf("%s has no %s: %w", d.Node, s, fs.ErrNotExist)
+		return disk.Partition{}, absentf("%s has no %s", d.Node, s)
 	case 1:
 		return fit[0], nil
 	}

@@ -50,10 +50,19 @@ func (m *Machine) partitions(uuid disk.GUID) ([]disk.Found, error) {
 		err = nil
 	}
 	if err == nil && (len(found) == 0 || found[0].Partition.Node == "") {
-		err = fmt.Errorf("no disk has the partition %s: %w", uuid, fs.ErrNotExist)
+		err = absentf("no disk has it")
 	}
 	return found, err
 }
+
+// absent says in its own words that something is not there. It is fs.ErrNotExist,
+// whose text speaks of a file, where none was meant.
+type absent string
+
+func absentf(format string, args ...any) error { return absent(fmt.Sprintf(format, args...)) }
+
+func (a absent) Error() string        { return string(a) }
+func (a absent) Is(target error) bool { return target == fs.ErrNotExist }
 
 // quiet is how long udev must have had nothing to do before what is not there is
 // taken for what will not come.

@@ -73,7 +73,7 @@ type attach struct{ Verity }
 
 func (a attach) String() string { return "open " + a.mapper() }
 
-// Argv is the argument vector, with the devices as they were found.
+// argv is the argument vector, with the devices as they were found.
 func (a attach) argv(data, hash, signature string) []string {
 	argv := []string{"systemd-veritysetup", "attach", a.Name, data, hash, a.RootHash}
 	options := a.Options

@@ -423,17 +423,27 @@ func next(part string, err error) string {
 	var invalid *config.InvalidError
 	var detect *providers.DetectError
 	var knob *config.KnobError
+	// Only the unit that fetches comes before everything that changes something.
+	unchanged := ""
+	if part == "fetch" {
+		unchanged = "nothing was changed; "
+	}
 	switch {
+	case errors.As(err, &record) && part == "fetch":
+		return unchanged + "repair or restore the record, or boot once with pilotlight.firstboot=yes to provision this machine anew"
 	case errors.As(err, &record):
-		return "nothing was changed; repair or restore the record, or boot once with pilotlight.firstboot=yes to provision this machine anew"
+		return "is that partition full, read-only or damaged? mend it and boot again: a boot that is repeated goes on from here"
 	case errors.As(err, &invalid):
-		return "nothing was changed; correct the config (pilotlight validate shows every fault) and boot again"
+		return unchanged + "correct the config (pilotlight validate shows every fault) and boot again"
 	case errors.As(err, &detect), errors.As(err, &knob):
-		return "nothing was changed; correct the kernel argument or credential and boot again"
+		return unchanged + "correct the kernel argument or credential and boot again"
 	case errors.Is(err, resource.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return "is the server up, and the network there? then boot again; journalctl -u pilotlight-" + part + " has each try"
 	case errors.Is(err, resource.ErrHash):
 		return "what the server has is not what the config asks for; correct either and boot again"
+	}
+	if part == "verity" && errors.Is(err, fs.ErrNotExist) {
+		return "is this the root hash of the image on the disk? correct rootHash or write that image, and boot again: it goes on from here"
 	}
 	return "journalctl -b -u pilotlight-" + part + " has more; a boot that is repeated goes on from here"
 }
