@@ -15,6 +15,8 @@ type Outcome struct {
 	Wish    string        // Step.String
 	State   State         // how it stood when it was first looked at
 	Deed    string        // Act.String, where there was one
+	Effect  Effect        // of the deed
+	Lost    []string      // what it destroys
 	Changed bool          // the deed was done, and a second look saw the wish fulfilled
 	Why     error         // of Moot and After: the reason
 	Took    time.Duration // looking and doing
@@ -158,6 +160,9 @@ func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
 		return o
 	}
 	o.Deed = act.String()
+	if a, ok := act.(Affecting); ok {
+		o.Effect, o.Lost = a.Effect()
+	}
 	if mode == Plan {
 		return o
 	}

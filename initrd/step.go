@@ -88,6 +88,36 @@ type Act interface {
 	do(context.Context, *Machine) error
 }
 
+// An Effect is what a deed does to what is there already.
+type Effect int
+
+// The effects, from the harmless one on.
+const (
+	Makes    Effect = iota // what was not there
+	Changes                // what is there, and no data is lost
+	Destroys               // what is there is lost
+)
+
+func (e Effect) String() string {
+	switch e {
+	case Makes:
+		return "makes"
+	case Changes:
+		return "changes"
+	case Destroys:
+		return "destroys"
+	}
+	return "unknown"
+}
+
+// An Affecting act says what it does to what is there. One that does not say so
+// makes something new.
+type Affecting interface {
+	// Effect is the gravest of the act's effects; with Destroys, lost names what
+	// is lost, in words for people.
+	Effect() (effect Effect, lost []string)
+}
+
 // A Look is the machine, read-only. Paths below root have their symbolic links
 // resolved inside root, so that a link to /etc/passwd in a target root never
 // means the initrd's own.

@@ -17,7 +17,8 @@ func TestGuestArgs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	guest := Guest{Dir: dir, TPM: true, Disks: []Disk{{Serial: "one"}, {Serial: "two"}}, UUID: "u-u", Serial: "a,b", MAC: "52:54:00:00:00:01"}
+	guest := Guest{Dir: dir, TPM: true, Disks: []Disk{{Serial: "one"}, {Serial: "two"}}, UUID: "u-u", Serial: "a,b", MAC: "52:54:00:00:00:01",
+		SMBIOS: map[int]map[string]string{0: {"vendor": "Amazon EC2"}, 1: {"manufacturer": "Amazon EC2"}}}
 	args, err := guest.args(Boot{
 		Kernel: "/k", Initrd: "/i", Append: "a b", Network: true, Clock: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 		FwCfg: map[string]string{"opt/x": "/f,g"}, Credentials: map[string][]byte{"secret": []byte("hunter2")},
@@ -28,7 +29,8 @@ func TestGuestArgs(t *testing.T) {
 	for _, want := range [][]string{
 		{"-accel", "tcg,thread=multi"}, {"-m", "2048"}, {"-smp", "2"}, {"-rtc", "base=2030-01-02T03:04:05"},
 		{"-kernel", "/k"}, {"-initrd", "/i"}, {"-append", "a b"}, {"-fw_cfg", "name=opt/x,file=/f,,g"},
-		{"-smbios", "type=1,uuid=u-u,serial=a,,b"}, {"-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:00:00:01"},
+		{"-smbios", "type=1,manufacturer=Amazon EC2,serial=a,,b,uuid=u-u"}, {"-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:00:00:01"},
+		{"-smbios", "type=0,vendor=Amazon EC2"}, {"-netdev", "user,id=net0"},
 		{"-drive", "if=none,id=disk0,format=qcow2,cache=unsafe,discard=unmap,file=" + filepath.Join(dir, "one.qcow2")},
 		{"-drive", "if=none,id=disk1,format=raw,cache=unsafe,discard=unmap,file=" + filepath.Join(dir, "two.raw")},
 		{"-device", "virtio-blk-pci,drive=disk1,serial=two,bootindex=2"}, {"-device", "tpm-tis,tpmdev=tpm0"},

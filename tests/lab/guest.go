@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +40,10 @@ type Guest struct {
 	UUID      string // the system's UUID in SMBIOS; empty is QEMU's all zeros
 	Serial    string // the system's serial number in SMBIOS
 	MAC       string // of the network card; empty is QEMU's
+
+	// SMBIOS are further strings of the firmware by structure type and QEMU's name for them: 0 "vendor" is bios_vendor in /sys/class/dmi/id, 1 "manufacturer"
+	// sys_vendor, 1 "product" product_name, 3 "asset" chassis_asset_tag.
+	SMBIOS map[int]map[string]string
 }
 
 // Disk is a virtio disk. Writes go to an overlay in the guest's folder, never to Base.
@@ -54,6 +60,8 @@ type Boot struct {
 	FwCfg       map[string]string // fw_cfg name ("opt/com.coreos/config") to file
 	Credentials map[string][]byte // system credentials, handed over in SMBIOS type 11 strings
 	Network     bool              // a network card with DHCP, from which HostAddress can be reached; otherwise there is none
+	Metadata    string            // "127.0.0.1:PORT" of a server here that the guest finds at 169.254.169.254:80; HostAddress is then not to be had
+	Relay       string            // the program of tests/lab/relay, needed for Metadata
 	Clock       time.Time         // what the real-time clock shows at power-on; zero is now
 
 	// The boot ends well when the guest powers off or reboots. If Until is set it ends well only when that has been seen on the console: then the
@@ -480,7 +488,11 @@ func (g Guest) args(b Boot, run string) ([]string, error) {
 		if g.MAC != "" {
 			card += ",mac=" + g.MAC
 		}
-		args = append(args, "-netdev", "user,id=net0", "-device", card)
+		netdev := "user,id=net0"
+		if b.Metadata != "" {
+			netdev += ",net=169.254.169.0/24,dhcpstart=169.254.169.10,guestfwd=tcp:169.254.169.254:80-cmd:" + comma(b.Relay+" "+b.Metadata)
+		}
+		args = append(args, "-netdev", netdev, "-device", card)
 	} else {
 		args = append(args, "-nic", "none")
 	}
@@ -493,16 +505,7 @@ func (g Guest) args(b Boot, run string) ([]string, error) {
 	for _, name := range sortedKeys(b.FwCfg) {
 		args = append(args, "-fw_cfg", "name="+comma(name)+",file="+comma(b.FwCfg[name]))
 	}
-	system := ""
-	if g.UUID != "" {
-		system += ",uuid=" + comma(g.UUID)
-	}
-	if g.Serial != "" {
-		system += ",serial=" + comma(g.Serial)
-	}
-	if system != "" {
-		args = append(args, "-smbios", "type=1"+system)
-	}
+	args = append(args, g.smbios()...)
 	for i, name := range sortedKeys(b.Credentials) {
 		file := filepath.Join(run, fmt.Sprintf("credential-%d", i))
 		text := "io.systemd.credential.binary:" + name + "=" + base64.StdEncoding.EncodeToString(b.Credentials[name])
@@ -512,6 +515,31 @@ func (g Guest) args(b Boot, run string) ([]string, error) {
 		args = append(args, "-smbios", "type=11,path="+comma(file))
 	}
 	return args, nil
+}
+
+// smbios are the strings of the firmware. QEMU takes one option for each type.
+func (g Guest) smbios() []string {
+	types := map[int]map[string]string{1: {}}
+	for kind, strings := range g.SMBIOS {
+		types[kind] = maps.Clone(strings)
+	}
+	if g.UUID != "" {
+		types[1]["uuid"] = g.UUID
+	}
+	if g.Serial != "" {
+		types[1]["serial"] = g.Serial
+	}
+	var args []string
+	for _, kind := range slices.Sorted(maps.Keys(types)) {
+		option := fmt.Sprintf("type=%d", kind)
+		for _, name := range sortedKeys(types[kind]) {
+			option += "," + name + "=" + comma(types[kind][name])
+		}
+		if len(types[kind]) > 0 {
+			args = append(args, "-smbios", option)
+		}
+	}
+	return args
 }
 
 // comma doubles commas: QEMU's option syntax ends a value at a single one.
