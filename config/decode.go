@@ -21,8 +21,10 @@ func (d *document) section(n *node) Section {
 		Version: d.version(w.Version, at.then("version")),
 		Policy:  d.policy(w.Policy, at.then("policy")),
 		Measure: d.measure(w.Measure, at.then("measure")),
+		Root:    enum(d, w.Root, at.then("root"), RootTmpfs),
 		Network: d.dropins(w.Network, at.then("network"), ".network", ".netdev", ".link"),
 		Etc: Etc{
+			Upper:       enum(d, w.Etc.Upper, at.then("etc", "upper"), UpperRun, UpperVar),
 			Tmpfiles:    d.dropins(w.Etc.Tmpfiles, at.then("etc", "tmpfiles"), ".conf"),
 			Sysusers:    d.dropins(w.Etc.Sysusers, at.then("etc", "sysusers"), ".conf"),
 			Credentials: list(w.Etc.Credentials, at.then("etc", "credentials"), d.credential),
@@ -83,6 +85,7 @@ func (d *document) repart(w wireRepart, at place) Repart {
 		Seed:             strings.ToLower(said(w.Seed)),
 		FactoryReset:     w.FactoryReset != nil && *w.FactoryReset,
 		factoryResetSaid: w.FactoryReset != nil,
+		TPM2PCRs:         w.TPM2PCRs,
 		Definitions:      d.dropins(w.Definitions, at.then("definitions"), ".conf"),
 	}
 	if w.Device != nil && *w.Device != DeviceBoot {
@@ -90,6 +93,15 @@ func (d *document) repart(w wireRepart, at place) Repart {
 	}
 	if w.Seed != nil && !isUUID(*w.Seed) {
 		d.fault(at.then("seed"), "is not a UUID", "8-4-4-4-12 hexadecimal digits")
+	}
+	for i, pcr := range w.TPM2PCRs {
+		if pcr < 0 || pcr > 23 {
+			d.fault(at.then("tpm2PCRs").item(i), "there are the PCRs 0 to 23", "")
+		}
+	}
+	if w.KeyFile != nil {
+		k := d.resource(*w.KeyFile, at.then("keyFile"))
+		r.KeyFile = &k
 	}
 	if w.Match != nil {
 		r.Match = d.match(*w.Match, at.then("match"))

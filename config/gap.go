@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // gap is what an entry lacks to be carried out. A document may leave it to
 // another of the same config, so it is fatal only when all are merged.
@@ -17,6 +20,10 @@ func (s Section) gaps() []gap {
 	for _, r := range s.Repart {
 		if r.Device == "" && r.Match == nil {
 			gaps = append(gaps, gap{"repart", r.Name, "names no disk", `"device" or "match"`})
+		}
+		if slices.Contains(r.TPM2PCRs, s.Measure.PCROrDefault()) {
+			gaps = append(gaps, gap{"repart", r.Name, fmt.Sprintf("binds data to PCR %d, into which the config is measured: with the next change of the config that data could not be unlocked any more",
+				s.Measure.PCROrDefault()), "take it out of tpm2PCRs; PCR 7 holds the state of Secure Boot"})
 		}
 		if len(r.Definitions) == 0 {
 			gaps = append(gaps, gap{"repart", r.Name, "has no definitions", "list repart.d files"})

@@ -28,12 +28,14 @@ func Merge(parent, child Config) Config {
 			},
 			Repart: join(p.Repart, c.Repart, mergeRepart),
 			Verity: join(p.Verity, c.Verity, mergeVerity),
+			Root:   orDefault(c.Root, p.Root),
 			Measure: Measure{
 				PCR:      orNil(c.Measure.PCR, p.Measure.PCR),
 				Required: orNil(c.Measure.Required, p.Measure.Required),
 			},
 			Network: join(p.Network, c.Network, replace),
 			Etc: Etc{
+				Upper:       orDefault(c.Etc.Upper, p.Etc.Upper),
 				Tmpfiles:    join(p.Etc.Tmpfiles, c.Etc.Tmpfiles, replace),
 				Sysusers:    join(p.Etc.Sysusers, c.Etc.Sysusers, replace),
 				Credentials: join(p.Etc.Credentials, c.Etc.Credentials, replace),
@@ -51,10 +53,15 @@ func mergeRepart(p, c Repart) Repart {
 		Seed:             orDefault(c.Seed, p.Seed),
 		FactoryReset:     p.FactoryReset,
 		factoryResetSaid: p.factoryResetSaid || c.factoryResetSaid,
+		TPM2PCRs:         p.TPM2PCRs,
+		KeyFile:          orNil(c.KeyFile, p.KeyFile),
 		Definitions:      join(p.Definitions, c.Definitions, replace),
 	}
 	if c.Device != "" || c.Match != nil {
 		r.Device, r.Match = c.Device, c.Match
+	}
+	if c.TPM2PCRs != nil {
+		r.TPM2PCRs = c.TPM2PCRs
 	}
 	if c.FactoryReset || c.factoryResetSaid {
 		r.FactoryReset = c.FactoryReset

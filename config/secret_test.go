@@ -64,11 +64,12 @@ var plainFields = []string{
 
 	"config.Credential.Name", "config.Credential.Scope",
 	"config.Dropin.Name",
+	"config.Etc.Upper",
 	"config.FEC.Device",
 	"config.Match.Model", "config.Match.Serial", "config.Match.SizeMax", "config.Match.SizeMin", "config.Match.Transport", "config.Match.WWN",
 	"config.Policy.Disks", "config.Policy.Keep", "config.Policy.OnFailure", "config.Policy.Run",
 	"config.Repart.Device", "config.Repart.Empty", "config.Repart.Name", "config.Repart.Seed",
-	"config.Section.Version",
+	"config.Section.Root", "config.Section.Version",
 	"config.Verity.Data", "config.Verity.Hash", "config.Verity.Mount", "config.Verity.Name", "config.Verity.OnCorruption", "config.Verity.RootHash",
 	"resource.Hash.Algorithm",
 	"resource.Header.Name",
@@ -210,10 +211,10 @@ func filled(q string) string {
 	source := `{"source": ` + q + `, "httpHeaders": [{"name": "a", "value": ` + q + `}]}`
 	return strings.NewReplacer("Q", q, "R", resource, "S", source).Replace(`{
 		"version": Q, "policy": {"run": Q, "disks": Q, "onFailure": Q, "keep": Q, "onFetchFailure": Q},
-		"repart": [{"name": "a", "device": Q, "match": {"serial": Q, "sizeMin": Q, "sizeMax": Q}, "empty": Q, "seed": Q,
+		"repart": [{"name": "a", "device": Q, "match": {"serial": Q, "sizeMin": Q, "sizeMax": Q}, "empty": Q, "seed": Q, "tpm2PCRs": Q, "keyFile": R,
 			"definitions": [{"name": "a.conf", "contents": R}, {"name": "b.conf", "contents": S}, {"name": "c.conf", "contents": Q}]}],
 		"verity": [{"name": "usr", "rootHash": Q, "data": Q, "hash": Q, "rootHashSignature": R, "onCorruption": Q, "onError": Q, "mount": Q}],
-		"measure": Q, "network": Q, "etc": {"credentials": [{"name": "a", "contents": R, "scope": Q}, {"name": "b", "contents": S}]}, "report": {"url": Q}}`)
+		"root": Q, "measure": Q, "network": Q, "etc": {"upper": Q, "credentials": [{"name": "a", "contents": R, "scope": Q}, {"name": "b", "contents": S}]}, "report": {"url": Q}}`)
 }
 
 func quiet(t *testing.T, raw []byte) {

@@ -22,6 +22,9 @@ type Section struct {
 	Repart []Repart
 	// Verity lists the dm-verity devices to open. Merge key: Name.
 	Verity []Verity
+	// Root says that the root is not to be looked for, but made anew at each boot:
+	// RootTmpfs, or "" for the root that is found.
+	Root Root
 	// Measure says where the config is measured.
 	Measure Measure
 	// Network holds systemd.network(5), systemd.netdev(5) and systemd.link(5)
@@ -30,6 +33,13 @@ type Section struct {
 	// Etc is what goes into the host's configuration.
 	Etc Etc
 }
+
+// Root says what the root is.
+type Root string
+
+// RootTmpfs is a root in memory, empty at each boot (as root=tmpfs on the kernel
+// command line): for an image whose /usr holds all that it needs.
+const RootTmpfs Root = "tmpfs"
 
 // Run says in which boots the config is carried out.
 type Run string
@@ -132,6 +142,13 @@ type Repart struct {
 	Seed string
 	// FactoryReset runs systemd-repart with --factory-reset=yes.
 	FactoryReset bool
+	// TPM2PCRs are the PCRs that partitions with Encrypt=tpm2 are bound to, as
+	// --tpm2-pcrs= of systemd-repart(8). Nil is not said; empty binds to the TPM alone.
+	// It cannot hold the PCR that configs are measured into.
+	TPM2PCRs []int
+	// KeyFile is the key of partitions with Encrypt=key-file, as --key-file= of
+	// systemd-repart(8); nil if there is none.
+	KeyFile *resource.Resource
 	// Definitions are repart.d(5) files. Merge key: Name.
 	Definitions []Dropin
 
@@ -294,6 +311,9 @@ type Dropin struct {
 
 // Etc is what goes into the host's configuration.
 type Etc struct {
+	// Upper is where changes to /etc go if the root is read-only and /etc therefore
+	// an overlay; one of the Upper constants.
+	Upper string
 	// Tmpfiles are tmpfiles.d(5) files. Merge key: Name.
 	Tmpfiles []Dropin
 	// Sysusers are sysusers.d(5) files. Merge key: Name.
@@ -301,6 +321,15 @@ type Etc struct {
 	// Credentials are credentials of systemd. Merge key: Name.
 	Credentials []Credential
 }
+
+// Values of Etc.Upper.
+const (
+	UpperRun = "run" // in memory: /etc is generated at each boot
+	UpperVar = "var" // on /var, which the config must mount
+)
+
+// UpperOrDefault returns Upper; not said, run.
+func (e Etc) UpperOrDefault() string { return orDefault(e.Upper, UpperRun) }
 
 // Values of Credential.Scope.
 const (

@@ -12,6 +12,7 @@ type wireSection struct {
 	Policy  wirePolicy   `json:"policy"`
 	Repart  []wireRepart `json:"repart"`
 	Verity  []wireVerity `json:"verity"`
+	Root    *string      `json:"root"`
 	Images  later        `json:"images"`
 	Measure wireMeasure  `json:"measure"`
 	Network []wireDropin `json:"network"`
@@ -28,13 +29,15 @@ type wirePolicy struct {
 }
 
 type wireRepart struct {
-	Name         *string      `json:"name"`
-	Device       *string      `json:"device"`
-	Match        *wireMatch   `json:"match"`
-	Empty        *string      `json:"empty"`
-	Seed         *string      `json:"seed"`
-	FactoryReset *bool        `json:"factoryReset"`
-	Definitions  []wireDropin `json:"definitions"`
+	Name         *string       `json:"name"`
+	Device       *string       `json:"device"`
+	Match        *wireMatch    `json:"match"`
+	Empty        *string       `json:"empty"`
+	Seed         *string       `json:"seed"`
+	FactoryReset *bool         `json:"factoryReset"`
+	TPM2PCRs     []int         `json:"tpm2PCRs"`
+	KeyFile      *wireResource `json:"keyFile"`
+	Definitions  []wireDropin  `json:"definitions"`
 }
 
 type wireMatch struct {
@@ -75,6 +78,7 @@ type wireDropin struct {
 }
 
 type wireEtc struct {
+	Upper       *string          `json:"upper"`
 	Tmpfiles    []wireDropin     `json:"tmpfiles"`
 	Sysusers    []wireDropin     `json:"sysusers"`
 	Credentials []wireCredential `json:"credentials"`

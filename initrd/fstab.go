@@ -89,6 +89,9 @@ func (f Fstab) Resolve(look Look) (State, Act, error) {
 
 // stable names a source so that it is found at every boot.
 func (s Source) stable(look Look) (string, error) {
+	if s.Bare != "" {
+		return s.Bare, nil
+	}
 	if s.Path != "" {
 		return s.Path, nil
 	}

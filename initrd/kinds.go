@@ -35,16 +35,19 @@ var Kinds = [...]Kind{
 	{Step: Gone{}},
 	{Step: Identity{}, Programs: []string{"systemctl"}},
 	{Step: Link{}},
+	{Step: Luks{}, Programs: []string{"systemd-cryptsetup", "dmsetup"}, Modules: []string{"dm_mod", "dm_crypt"},
+		Libraries: append([]string{"libcryptsetup.so.12", "cryptsetup/libcryptsetup-token-systemd-tpm2.so"}, sealing...)},
 	{Step: MadeAnew{}},
 	{Step: Mount{}, Programs: []string{"mount", "systemd-fsck", "fsck"}, Modules: []string{"ext4", "erofs", "overlay"}},
 	{Step: Networkd{}, Programs: []string{"networkctl", "systemctl"}},
 	{Step: Preset{}, Programs: []string{"systemctl"}},
 	{Step: Recorded{}, Programs: []string{"systemd-creds", "udevadm"}, Libraries: sealing, Modules: []string{"vfat", "nls_cp437", "nls_ascii", "efivarfs"}},
-	{Step: Repart{}, Programs: []string{"systemd-repart"}, Libraries: []string{"libfdisk.so.1", "libcryptsetup.so.12"}, Modules: []string{"loop"}},
+	{Step: Repart{}, Programs: []string{"systemd-repart"}, Libraries: append([]string{"libfdisk.so.1", "libcryptsetup.so.12"}, sealing...), Modules: []string{"loop"}},
 	{Step: Spread{}},
 	{Step: Sysusers{}, Programs: []string{"systemd-sysusers"}},
 	{Step: Tmpfiles{}, Programs: []string{"systemd-tmpfiles"}},
 	{Step: Verity{}, Programs: []string{"systemd-veritysetup", "dmsetup"}, Libraries: []string{"libcryptsetup.so.12"}, Modules: []string{"dm_mod", "dm_verity"}},
+	{Step: Writable{}, Programs: []string{"mount"}, Modules: []string{"overlay"}},
 }
 
 // makers are the programs that systemd-repart calls for Format=, and the checkers

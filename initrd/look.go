@@ -56,8 +56,8 @@ func (l look) Partitions(uuid disk.GUID) ([]disk.Found, error) {
 }
 
 func (l look) Mapper(name string) (Mapper, error) {
-	node, uuid, _, err := disk.Mapper(l.m.Disks.Sys, name)
-	return Mapper{Node: node, UUID: uuid}, err
+	node, uuid, on, err := disk.Mapper(l.m.Disks.Sys, name)
+	return Mapper{Node: node, UUID: uuid, On: on}, err
 }
 
 func (l look) Mounted(path string) (Mounted, error) {
@@ -71,6 +71,22 @@ func (l look) Mounted(path string) (Mounted, error) {
 		}
 	}
 	return Mounted{}, absentf("nothing is mounted at %s", path)
+}
+
+func (l look) Within(path string) (Mounted, error) {
+	m, _, err := mountOf(path)
+	if err != nil {
+		return Mounted{}, err
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/ro", m.Major, m.Minor))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a file system without a device
+	case err != nil:
+		return Mounted{}, err
+	default:
+		m.Fixed = strings.TrimSpace(string(data)) == "1"
+	}
+	return m, nil
 }
 
 // ErrNoTPM says that this machine has no TPM.

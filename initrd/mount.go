@@ -22,16 +22,21 @@ type Mount struct {
 	Check   bool // fsck(8) before, as systemd does for what it mounts
 }
 
-// A Source is what a Mount mounts: a device path, or a partition of a disk that
-// is found by its type and, where several have that type, its name.
+// A Source is what a Mount mounts: a device path; a partition of a disk that is
+// found by its type and, where several have that type, its name; or a file system
+// without a device.
 type Source struct {
 	Path string
+	Bare string // the type of a file system without a device: "tmpfs"
 	Disk Selector
 	Type disk.GUID
 	Name string
 }
 
 func (s Source) String() string {
+	if s.Bare != "" {
+		return s.Bare
+	}
 	if s.Path != "" {
 		return s.Path
 	}
@@ -45,7 +50,10 @@ func (m Mount) String() string { return fmt.Sprintf("%s mounted at %s", m.What, 
 
 // Touches is the mount point with all below it, and what is mounted.
 func (m Mount) Touches() []string {
-	if m.What.Path != "" {
+	switch {
+	case m.What.Bare != "":
+		return []string{m.Where}
+	case m.What.Path != "":
 		return []string{m.Where, m.What.Path}
 	}
 	return []string{m.Where, "disks"}
@@ -67,6 +75,12 @@ func (m Mount) Resolve(look Look) (State, Act, error) {
 	if err != nil {
 		return unresolved, nil, err
 	}
+	if m.What.Bare != "" {
+		if at.Type != m.What.Bare {
+			return unresolved, nil, fmt.Errorf("%s is mounted at %s, and a %s was asked for", at.Source, m.Where, m.What)
+		}
+		return So, nil, nil
+	}
 	entry, err := look.Stat("/", node)
 	if err == nil && entry.Mode&fs.ModeSymlink != 0 {
 		entry, err = look.Stat("/", filepath.Join(filepath.Dir(node), entry.Target))
@@ -82,6 +96,9 @@ func (m Mount) Resolve(look Look) (State, Act, error) {
 
 // node finds the device node. fs.ErrNotExist while there is none.
 func (s Source) node(look Look) (string, error) {
+	if s.Bare != "" {
+		return s.Bare, nil
+	}
 	if s.Path != "" {
 		if _, err := look.Stat("/", s.Path); err != nil {
 			return "", err
@@ -132,7 +149,9 @@ func (a mount) String() string { return fmt.Sprintf("mount %s at %s", a.node, a.
 
 func (a mount) argv() []string {
 	argv := []string{"mount"}
-	if a.Type != "" {
+	if a.What.Bare != "" {
+		argv = append(argv, "--types", a.What.Bare)
+	} else if a.Type != "" {
 		argv = append(argv, "--types", a.Type)
 	}
 	if len(a.Options) > 0 {

@@ -165,3 +165,18 @@ func (b *bounded) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// secretFile hands text to a program that takes a path: a file that only root can
+// read, in memory, for as long as the program runs.
+func (m *Machine) secretFile(prefix, text string) (name string, remove func() error, err error) {
+	f, err := os.CreateTemp(m.Run, prefix)
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() error { return os.Remove(f.Name()) }
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return f.Name(), remove, nil
+}

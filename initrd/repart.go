@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
+	"pilotlight/config/resource"
 	"pilotlight/initrd/disk"
 )
 
@@ -22,6 +24,10 @@ type Repart struct {
 	Seed         string // a UUID; "": derived from Provision, the disk and Name
 	FactoryReset bool   // --factory-reset=yes, once for each provision id
 	Provision    string // the provision id
+	// PCRs are what partitions with Encrypt=tpm2 are bound to (--tpm2-pcrs=), Key is the
+	// key of those with Encrypt=key-file (--key-file=).
+	PCRs []int
+	Key  *resource.Secret
 }
 
 // A Definition is one repart.d file.
@@ -180,11 +186,43 @@ func (r repart) args(dryRun, definitions string) []string {
 		// In the initrd repart would look below /sysusr or /sysroot.
 		"--root=/",
 		"--seed=" + r.seed, "--json=short", "--no-pager",
+		// What data is bound to is said by the config alone: not by what the version of
+		// systemd has for a default, nor by what keys and policies happen to lie in /run.
+		"--tpm2-device=auto", "--tpm2-pcrs=" + pcrList(r.PCRs), "--tpm2-public-key-pcrs=", "--tpm2-pcrlock=",
 	}
 	if r.FactoryReset {
 		args = append(args, "--factory-reset=yes")
 	}
 	return append(args, r.node)
+}
+
+// pcrList is a list of PCRs as systemd's programs take it.
+func pcrList(pcrs []int) string {
+	var words []string
+	for _, n := range pcrs {
+		words = append(words, strconv.Itoa(n))
+	}
+	return strings.Join(words, "+")
+}
+
+// Effect is what is lost or changed, by the dry run's word.
+func (r repart) Effect() (Effect, []string) {
+	var lost []string
+	if r.empty == "force" {
+		lost = append(lost, "everything on "+r.node)
+	}
+	if r.FactoryReset {
+		lost = append(lost, "the partitions of "+r.node+" whose definitions say FactoryReset=yes")
+	}
+	if len(lost) > 0 {
+		return Destroys, lost
+	}
+	for _, c := range r.changes {
+		if c.Activity != "create" {
+			return Changes, nil
+		}
+	}
+	return Makes, nil
 }
 
 func (r repart) do(ctx context.Context, m *Machine) error {
@@ -207,6 +245,15 @@ func (r repart) do(ctx context.Context, m *Machine) error {
 			return err
 		}
 	}
-	_, _, err = m.run(ctx, Program{Argv: append([]string{"systemd-repart"}, r.args("no", dir)...)})
+	argv := append([]string{"systemd-repart"}, r.args("no", dir)...)
+	if r.Key != nil {
+		key, remove, err := m.secretFile("key-", r.Key.Reveal())
+		if err != nil {
+			return err
+		}
+		defer remove()
+		argv = append(argv, "--key-file="+key)
+	}
+	_, _, err = m.run(ctx, Program{Argv: argv})
 	return noRoom(err)
 }

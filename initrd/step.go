@@ -143,6 +143,8 @@ type Look interface {
 	Mapper(name string) (Mapper, error)
 	// Mounted gives the topmost mount at path. fs.ErrNotExist when nothing is mounted there.
 	Mounted(path string) (Mounted, error)
+	// Within gives the mount that a path lies in, with Fixed.
+	Within(path string) (Mounted, error)
 	// Measured says whether this boot's event log has the word in that PCR.
 	// ErrNoTPM when this machine has no TPM.
 	Measured(pcr int, word string) (bool, error)
@@ -174,8 +176,9 @@ type Entry struct {
 
 // Mapper is a device-mapper device.
 type Mapper struct {
-	Node string // /dev/dm-0
-	UUID string // CRYPT-VERITY-… for verity
+	Node string   // /dev/dm-0
+	UUID string   // CRYPT-VERITY-… for verity, CRYPT-LUKS2-… for an encrypted one
+	On   []string // the kernel's names of what it is made upon: vda3
 }
 
 // Mounted is one line of /proc/self/mountinfo, as far as it is of use here
@@ -186,6 +189,7 @@ type Mounted struct {
 	Source       string // what was given to mount; a device path or a word
 	Major, Minor uint32 // of the mounted file system
 	ReadOnly     bool
+	Fixed        bool // its device cannot be written; where it was asked for
 }
 
 // A Query is a question to a program that only reads. The list of programs is

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -21,6 +20,9 @@ type Verity struct {
 	Hash      string // device path; "": the partition whose UUID is the hash's second half
 	Signature []byte // PKCS#7 over the root hash, for the kernel's key ring; nil for none
 	Options   []string
+	// Theirs is a device that systemd opens, by a kernel argument: then it is only held
+	// against the root hash.
+	Theirs bool
 }
 
 func (v Verity) String() string {
@@ -38,6 +40,9 @@ var ErrOtherHash = errors.New("it is open with another root hash")
 // Resolve reads the root hash from the active table of the device.
 func (v Verity) Resolve(look Look) (State, Act, error) {
 	_, err := look.Mapper(v.Name)
+	if errors.Is(err, fs.ErrNotExist) && v.Theirs {
+		return unresolved, nil, absentf("systemd did not open %s, as the kernel arguments ask for", v.mapper())
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return NotSo, attach{v}, nil
 	}
@@ -101,16 +106,12 @@ func (a attach) do(ctx context.Context, m *Machine) error {
 	}
 	signature := ""
 	if a.Signature != nil {
-		f, err := os.CreateTemp(m.Run, "signature-")
+		name, remove, err := m.secretFile("signature-", string(a.Signature))
 		if err != nil {
 			return err
 		}
-		defer os.Remove(f.Name())
-		defer f.Close()
-		if _, err := f.Write(a.Signature); err != nil {
-			return err
-		}
-		signature = f.Name()
+		defer remove()
+		signature = name
 	}
 	_, _, err = m.run(ctx, Program{Argv: a.argv(data, hash, signature)})
 	return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"pilotlight/config"
+	"pilotlight/config/resource"
 	"pilotlight/initrd"
 	"pilotlight/initrd/disk"
 )
@@ -22,7 +23,7 @@ func Repart(in Input) ([]initrd.Step, error) {
 	}}
 	wipe := in.Config.Pilotlight.Policy.DisksOrDefault() == config.DisksWipe
 	for _, r := range in.Config.Pilotlight.Repart {
-		step, err := repart(r, in.Facts.Provision)
+		step, err := repart(r, in)
 		if err != nil {
 			return nil, &Error{"repart", r.Name, err}
 		}
@@ -45,16 +46,24 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.List, e.Name, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-func repart(r config.Repart, provision string) (initrd.Repart, error) {
+func repart(r config.Repart, in Input) (initrd.Repart, error) {
 	on, err := selector(r)
 	if err != nil {
 		return initrd.Repart{}, err
 	}
 	step := initrd.Repart{
 		Name: r.Name, On: on, Empty: r.EmptyOrDefault(), Seed: r.Seed,
-		FactoryReset: r.FactoryReset, Provision: provision,
+		FactoryReset: r.FactoryReset, Provision: in.Facts.Provision, PCRs: r.TPM2PCRs,
 	}
-	step.Definitions, err = definitions(r)
+	if r.KeyFile != nil {
+		key, err := r.KeyFile.Local()
+		if err != nil {
+			return initrd.Repart{}, fmt.Errorf("keyFile: %w", err)
+		}
+		secret := resource.NewSecret(string(key))
+		step.Key = &secret
+	}
+	step.Definitions, err = definitions(r, in.Config.Pilotlight.Measure.PCROrDefault())
 	return step, err
 }
 
@@ -78,8 +87,8 @@ func selector(r config.Repart) (initrd.Selector, error) {
 }
 
 // definitions gives the repart.d files of an entry. Their contents are at hand:
-// remote ones were fetched with the config.
-func definitions(r config.Repart) ([]initrd.Definition, error) {
+// remote ones were fetched with the config. measured is the PCR that configs go into.
+func definitions(r config.Repart, measured int) ([]initrd.Definition, error) {
 	var list []initrd.Definition
 	for _, d := range r.Definitions {
 		contents, err := d.Contents.Local()
@@ -87,12 +96,17 @@ func definitions(r config.Repart) ([]initrd.Definition, error) {
 			return nil, fmt.Errorf("definition %s: %w", d.Name, err)
 		}
 		def := initrd.Definition{Name: d.Name, Contents: contents}
-		if e := def.Value("Partition", "Encrypt"); e != "" && e != "off" && e != "no" {
-			return nil, fmt.Errorf("definition %s: Encrypt=%s: this version does not unlock what it would make", d.Name, e)
+		if err := sealable(r, def, measured); err != nil {
+			return nil, fmt.Errorf("definition %s: %w", d.Name, err)
 		}
 		list = append(list, def)
 	}
 	return list, nil
+}
+
+// partitionType is what Type= says (repart.d(5)).
+func partitionType(d initrd.Definition) (disk.GUID, error) {
+	return disk.TypeByName(d.Value("Partition", "Type"))
 }
 
 // A place is a definition that says what is to be mounted where.
@@ -118,12 +132,12 @@ func places(c config.Config) ([]place, error) {
 		if err != nil {
 			return nil, &Error{"repart", r.Name, err}
 		}
-		defs, err := definitions(r)
+		defs, err := definitions(r, c.Pilotlight.Measure.PCROrDefault())
 		if err != nil {
 			return nil, &Error{"repart", r.Name, err}
 		}
 		for _, d := range defs {
-			guid, err := disk.TypeByName(d.Value("Partition", "Type"))
+			guid, err := partitionType(d)
 			if err != nil {
 				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
 			}
@@ -135,10 +149,17 @@ func places(c config.Config) ([]place, error) {
 			if where == "" {
 				continue
 			}
+			source := initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")}
+			locked, err := lock(r, d, on)
+			if err != nil {
+				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
+			}
+			if locked != nil {
+				source = initrd.Source{Path: locked.Mapper()}
+			}
 			list = append(list, place{
-				entry:  r.Name,
-				source: initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")},
-				where:  path.Clean(where), said: said, types: d.Value("Partition", "Format"), option: options,
+				entry: r.Name, source: source,
+				where: path.Clean(where), said: said, types: d.Value("Partition", "Format"), option: options,
 			})
 		}
 	}

@@ -88,24 +88,6 @@ func TestErasingNeedsAPlaceForTheRecord(t *testing.T) {
 	}
 }
 
-func TestEncryptedPartitionsAreRefusedWithAReason(t *testing.T) {
-	for value, refused := range map[string]bool{
-		"": false, "off": false, "no": false, "tpm2": true, "key-file": true, "yes": true,
-	} {
-		in := first(t, section(repartOf(onBoot("", definition("50-root.conf", "[Partition]\nType=root\nEncrypt="+value+"\n")))))
-		for name, stage := range map[string]func(Input) ([]initrd.Step, error){"repart": Repart, "root": Root, "etc": Etc} {
-			_, err := stage(in)
-			var fault *Error
-			if refused != (err != nil) || refused && (!errors.As(err, &fault) || fault.Name != "system") {
-				t.Errorf("%s, Encrypt=%s: %v", name, value, err)
-			}
-			if want := `repart "system": definition 50-root.conf: Encrypt=` + value + ": this version does not unlock what it would make"; refused && err.Error() != want {
-				t.Errorf("%v, want %s", err, want)
-			}
-		}
-	}
-}
-
 func TestDefinitionsAreAtHand(t *testing.T) {
 	in := first(t, section(repartOf(onBoot("", `{"name":"50-root.conf","contents":{"source":"http://boot.example/root.conf"}}`))))
 	_, err := Repart(in)

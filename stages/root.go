@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pilotlight/config"
 	"pilotlight/initrd"
 	"pilotlight/initrd/disk"
 )
@@ -14,7 +15,7 @@ import (
 // Root wishes that the new root is mounted, with all that the config mounts in it.
 //
 // The root itself is, in this order: what the kernel arguments name, which systemd
-// mounts; a verity device that is mounted at "/"; the partition of type root among
+// mounts; a tmpfs, if the config says so; a verity device that is mounted at "/"; the partition of type root among
 // the definitions; the one partition of type root on the disk that we were started
 // from (UAPI.2, Discoverable Partitions Specification).
 func Root(in Input) ([]initrd.Step, error) {
@@ -29,7 +30,28 @@ func Root(in Input) ([]initrd.Step, error) {
 		}
 		steps = append(steps, m)
 	}
-	return steps, nil
+	upper, err := upper(in, mounts)
+	if err != nil {
+		return nil, err
+	}
+	// A root that is read-only takes nothing of a config, and systemd of stage 2 needs
+	// a /var.
+	return append(steps,
+		initrd.Writable{Root: in.Facts.Root, Path: "/var"},
+		initrd.Writable{Root: in.Facts.Root, Path: "/etc", Upper: upper},
+	), nil
+}
+
+// upper is where an overlay on /etc would keep its changes.
+func upper(in Input, mounts []initrd.Mount) (string, error) {
+	if in.Config.Pilotlight.Etc.UpperOrDefault() == config.UpperRun {
+		return "/run/pilotlight/etc", nil
+	}
+	on := path.Join(in.Facts.Root, "var")
+	if !slices.ContainsFunc(mounts, func(m initrd.Mount) bool { return m.Where == on }) {
+		return "", fmt.Errorf("etc.upper is var, and the config mounts nothing at /var: give a definition MountPoint=/var")
+	}
+	return path.Join(on, "lib/pilotlight/etc"), nil
 }
 
 // mounts are what is mounted in the new root and by us, parents first.
@@ -64,6 +86,13 @@ func mounts(in Input) ([]initrd.Mount, error) {
 			wishes[where] = initrd.Mount{
 				What: initrd.Source{Path: "/dev/mapper/" + v.Name}, Options: []string{"ro"},
 			}
+		}
+	}
+	if in.Config.Pilotlight.Root == config.RootTmpfs {
+		delete(twice, "/")
+		wishes["/"] = initrd.Mount{What: initrd.Source{Bare: "tmpfs"}, Options: []string{"mode=0755"}}
+		if _, ok := wishes["/usr"]; !ok && !in.Facts.SystemdUsr {
+			return nil, fmt.Errorf("root is tmpfs, and nothing is mounted at /usr: name a verity device usr, or give a definition MountPoint=/usr")
 		}
 	}
 	if _, ok := wishes["/"]; !ok {

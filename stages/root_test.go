@@ -181,3 +181,56 @@ func TestFstabHasWhatStage2MustBeTold(t *testing.T) {
 		}
 	}
 }
+
+// TestReadOnlyRoots: what of a root must be written to, and where that goes.
+func TestReadOnlyRoots(t *testing.T) {
+	const verity = `"verity":[{"name":"usr","rootHash":"` + rootHash + `"}]`
+	steps := want(t, Root, first(t, section(verity)))
+	for i, w := range []initrd.Writable{{Root: "/sysroot", Path: "/var"}, {Root: "/sysroot", Path: "/etc", Upper: "/run/pilotlight/etc"}} {
+		if got := steps[len(steps)-2+i]; got != w {
+			t.Errorf("%#v, want %#v", got, w)
+		}
+	}
+	onVar := first(t, section(repartOf(onBoot("", definition("60-var.conf", "[Partition]\nType=var\nLabel=v\nMountPoint=/var\n")))+`,"etc":{"upper":"var"}`))
+	steps = want(t, Root, onVar)
+	if w := steps[len(steps)-1].(initrd.Writable); w.Path != "/etc" || w.Upper != "/sysroot/var/lib/pilotlight/etc" {
+		t.Errorf("%#v", w)
+	}
+	if _, err := Root(first(t, section(`"etc":{"upper":"var"}`))); err == nil || !strings.Contains(err.Error(), "mounts nothing at /var") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRootInMemory(t *testing.T) {
+	in := first(t, section(`"root":"tmpfs","verity":[{"name":"usr","rootHash":"`+rootHash+`"}]`))
+	if got, want := mountTable(want(t, Root, in)), []string{
+		`/sysroot tmpfs "" ["mode=0755"] check=false`, `/sysroot/usr /dev/mapper/usr "" ["ro"] check=false`,
+	}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	in = first(t, section(`"root":"tmpfs"`))
+	if _, err := Root(in); err == nil || !strings.Contains(err.Error(), "nothing is mounted at /usr") {
+		t.Errorf("%v", err)
+	}
+	// By the kernel arguments there is one.
+	in.Facts.SystemdUsr = true
+	if got := mountTable(want(t, Root, in)); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestKernelArgumentsOpenVerity: the config can only agree with them.
+func TestKernelArgumentsOpenVerity(t *testing.T) {
+	in := first(t, section(`"verity":[{"name":"usr","rootHash":"`+rootHash+`"},{"name":"tools","rootHash":"`+rootHash+`"}]`))
+	in.Facts.RootHashes = map[string]string{"usr": rootHash}
+	steps := want(t, Verity, in)
+	if !steps[0].(initrd.Verity).Theirs || steps[1].(initrd.Verity).Theirs {
+		t.Errorf("%+v", steps)
+	}
+	in.Facts.RootHashes["usr"] = strings.Repeat("ab", 32)
+	_, err := Verity(in)
+	var fault *Error
+	if !errors.As(err, &fault) || fault.List != "verity" || fault.Name != "usr" || !strings.Contains(err.Error(), "the kernel arguments open it with root hash abab") {
+		t.Errorf("%v", err)
+	}
+}

@@ -6,6 +6,7 @@
 //	network   networkd's files for this initrd
 //	repart    partitions, by systemd-repart
 //	verity    dm-verity devices, by root hash
+//	luks      encrypted partitions, unlocked
 //	root      the new root at /sysroot, and what is mounted in it
 //	etc       files, units, users: the host's configuration
 //	report    the record says "complete"
@@ -33,6 +34,7 @@ var All = [...]Stage{
 	{"network", "Configure the network of the initrd", Network},
 	{"repart", "Partition disks", Repart},
 	{"verity", "Open verity devices", Verity},
+	{"luks", "Unlock encrypted partitions", Luks},
 	{"root", "Mount the root", Root},
 	{"etc", "Generate the configuration of the host", Etc},
 	{"report", "Complete the record", Report},
@@ -68,6 +70,9 @@ type Facts struct {
 	// SystemdRoot and SystemdUsr say that the kernel arguments name the root or
 	// /usr: then systemd mounts it.
 	SystemdRoot, SystemdUsr bool
+	// RootHashes are the root hashes in the kernel arguments, by the name of the device:
+	// systemd opens those.
+	RootHashes map[string]string
 	// MachineID is the id that the kernel arguments or a credential give, "" for none.
 	MachineID string
 }

@@ -302,7 +302,7 @@ func TestAskedFindsTheEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	documents := []config.Document{{Name: config.UserDocument, Bytes: raw}}
-	nobody := []string{"Extend", "Networkd", "Recorded", "Spread", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Gone"}
+	nobody := []string{"Extend", "Networkd", "Recorded", "Spread", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Gone", "Writable"}
 	for _, boot := range []Boot{First, Later} {
 		in := first(t, string(raw))
 		in.Facts.Boot = boot
@@ -439,7 +439,7 @@ func TestRootTypeIsThatOfThisArchitecture(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := want(t, Root, first(t, `{"ignition":{"version":"3.5.0"}}`))
-	if len(steps) != 1 || steps[0].(initrd.Mount).What.Type != root {
+	if len(steps) != 3 || steps[0].(initrd.Mount).What.Type != root {
 		t.Errorf("%q", texts(steps))
 	}
 }

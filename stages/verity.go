@@ -7,11 +7,16 @@ import (
 	"pilotlight/initrd"
 )
 
-// Verity wishes that the devices of the config are open, at every boot.
+// Verity wishes that the devices of the config are open, at every boot. Where a kernel
+// argument names the root hash of one, systemd opens it, and the config can only agree.
 func Verity(in Input) ([]initrd.Step, error) {
 	var steps []initrd.Step
 	for _, v := range in.Config.Pilotlight.Verity {
-		step := initrd.Verity{Name: v.Name, RootHash: v.RootHash, Data: v.Data, Hash: v.Hash, Options: verityOptions(v)}
+		given, theirs := in.Facts.RootHashes[v.Name]
+		if theirs && given != v.RootHash {
+			return nil, &Error{"verity", v.Name, fmt.Errorf("the kernel arguments open it with root hash %s, and the config asks for %s", given, v.RootHash)}
+		}
+		step := initrd.Verity{Theirs: theirs, Name: v.Name, RootHash: v.RootHash, Data: v.Data, Hash: v.Hash, Options: verityOptions(v)}
 		if v.RootHashSignature != nil {
 			sig, err := v.RootHashSignature.Local()
 			if err != nil {

@@ -24,14 +24,13 @@ const runDir = "/run/pilotlight"
 
 func bootVerb() verb {
 	return verb{
-		name: "boot", usage: "fetch|repart|verity|root|etc|report|onfailure", short: "do one part of this boot",
+		name: "boot", usage: "fetch|repart|verity|luks|root|etc|report|onfailure...", short: "do parts of this boot",
 		hidden: true,
 		long:   "The units of the initrd run it; see pilotlight-fetch.service and the units after it.",
 		prepare: func(*flag.FlagSet) func(*call) error {
 			return func(c *call) error {
-				part, err := c.one("part")
-				if err != nil {
-					return err
+				if len(c.args) == 0 {
+					return misused("give the parts of the boot")
 				}
 				// Nobody may run this on a machine that is up.
 				if _, err := os.Stat("/etc/initrd-release"); err != nil {
@@ -39,22 +38,24 @@ func bootVerb() verb {
 				}
 				b, err := newBoot(c)
 				if err != nil {
-					return (&boot{call: c}).failed(part, err)
+					return (&boot{call: c}).failed(c.args[0], err)
 				}
 				if b.knobs.Off {
 					return nil
 				}
 				defer b.machine.Close()
-				switch part {
-				case "fetch":
-					err = b.fetch()
-				case "onfailure":
-					return b.onFailure()
-				default:
-					err = b.stage(part)
-				}
-				if err != nil {
-					return b.failed(part, err)
+				for _, part := range c.args {
+					switch part {
+					case "fetch":
+						err = b.fetch()
+					case "onfailure":
+						return b.onFailure()
+					default:
+						err = b.stage(part)
+					}
+					if err != nil {
+						return b.failed(part, err)
+					}
 				}
 				return nil
 			}
@@ -316,7 +317,7 @@ func orWord(s, otherwise string) string {
 // facts completes what was frozen by what each unit finds out anew.
 func (b *boot) facts(f stages.Facts) stages.Facts {
 	f.Placed = b.memory.Place.Node != ""
-	f.SystemdRoot, f.SystemdUsr = b.args.Root, b.args.Usr
+	f.SystemdRoot, f.SystemdUsr, f.RootHashes = b.args.Root, b.args.Usr, b.args.RootHashes()
 	f.MachineID = b.id
 	return f
 }

@@ -109,6 +109,9 @@ func read(ctx context.Context, f initrd.Frozen, strict bool) (told, error) {
 func wholes(c *config.Config) []*resource.Resource {
 	var list []*resource.Resource
 	for i := range c.Pilotlight.Repart {
+		if k := c.Pilotlight.Repart[i].KeyFile; k != nil {
+			list = append(list, k)
+		}
 		for j := range c.Pilotlight.Repart[i].Definitions {
 			list = append(list, &c.Pilotlight.Repart[i].Definitions[j].Contents)
 		}

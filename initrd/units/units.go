@@ -31,7 +31,9 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -104,6 +106,20 @@ type Args struct {
 	Off  bool // pilotlight=no
 	Root bool // root= or roothash= is there: systemd mounts the root
 	Usr  bool // mount.usr= or usrhash= is there: systemd mounts /usr
+	// RootHash and UsrHash are the values of roothash= and usrhash=, by which systemd
+	// opens the verity devices root and usr.
+	RootHash, UsrHash string
+}
+
+// RootHashes are the root hashes by the names of their devices.
+func (a Args) RootHashes() map[string]string {
+	hashes := map[string]string{}
+	for name, hash := range map[string]string{"root": a.RootHash, "usr": a.UsrHash} {
+		if hash != "" {
+			hashes[name] = hash
+		}
+	}
+	return hashes
 }
 
 // ParseArgs reads the words of a kernel command line. The last of a word counts.
@@ -118,6 +134,12 @@ func ParseArgs(words []string) Args {
 			a.Root = value != ""
 		case "mount.usr", "usrhash":
 			a.Usr = value != ""
+		}
+		switch key {
+		case "roothash":
+			a.RootHash = strings.ToLower(value)
+		case "usrhash":
+			a.UsrHash = strings.ToLower(value)
 		}
 	}
 	return a
@@ -135,6 +157,10 @@ func Generated(a Args) (normal, early []File) {
 	if a.Off {
 		return nil, nil
 	}
+	for _, name := range slices.Sorted(maps.Keys(a.RootHashes())) {
+		normal = append(normal, File{"pilotlight-verity.service.d/50-" + name + ".conf", fmt.Appendf(nil,
+			"# A kernel argument names its root hash: systemd opens it.\n[Unit]\nAfter=systemd-veritysetup@%s.service\n", name)})
+	}
 	if a.Root {
 		after := "sysroot.mount"
 		if a.Usr {
@@ -143,6 +169,10 @@ func Generated(a Args) (normal, early []File) {
 		normal = append(normal, File{"pilotlight-root.service.d/50-sysroot.conf", fmt.Appendf(nil,
 			"# The kernel arguments name the root: systemd mounts it.\n[Unit]\nAfter=%s\n", after)})
 		return normal, nil
+	}
+	if a.Usr {
+		normal = append(normal, File{"pilotlight-etc.service.d/50-usr.conf", []byte(
+			"# The kernel arguments name /usr: systemd mounts it.\n[Unit]\nAfter=sysroot-usr.mount\n")})
 	}
 	early = append(early,
 		File{"sysroot.mount", []byte(`# The kernel arguments name no root: pilotlight-root.service mounts it.
@@ -163,5 +193,5 @@ Where=/sysroot
 		File{"initrd-root-device.target.d/50-root-device.conf", []byte(`# The kernel arguments name no root: there is no device to wait for here.
 `)},
 	)
-	return nil, early
+	return normal, early
 }

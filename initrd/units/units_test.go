@@ -58,6 +58,15 @@ func services(t *testing.T) map[string]unit {
 // boot are the units of a boot in their order.
 var boot = []string{"fetch", "repart", "verity", "root", "etc", "report"}
 
+// parts are what a unit does: that which it is named for, and for the root what comes
+// right before it.
+func parts(unit string) string {
+	if unit == "root" {
+		return "luks root"
+	}
+	return unit
+}
+
 func TestEachUnitHasTheCommonLines(t *testing.T) {
 	list := services(t)
 	if len(list) != len(boot)+1 {
@@ -70,7 +79,7 @@ func TestEachUnitHasTheCommonLines(t *testing.T) {
 			"Unit.ConditionKernelCommandLine": "!pilotlight=no",
 			"Unit.AssertPathExists":           "/etc/initrd-release",
 			"Service.Type":                    "oneshot",
-			"Service.ExecStart":               Binary + " boot " + part,
+			"Service.ExecStart":               Binary + " boot " + parts(part),
 			"Service.TimeoutStartSec":         "infinity",
 			"Service.StandardOutput":          "journal+console",
 			"Service.StandardError":           "journal+console",
@@ -243,11 +252,11 @@ func TestParseArgs(t *testing.T) {
 		"root=":                            {},
 		"root":                             {},
 		"root=/dev/vda1 root=":             {},
-		"roothash=00":                      {Root: true},
+		"roothash=0A":                      {Root: true, RootHash: "0a"},
 		"rootflags=ro rootfstype=ext4 ro":  {},
-		"usrhash=00":                       {Usr: true},
+		"usrhash=00":                       {Usr: true, UsrHash: "00"},
 		"mount.usr=/dev/x mount.usrflags=": {Usr: true},
-		"root=x usrhash=00 pilotlight=no":  {Off: true, Root: true, Usr: true},
+		"root=x usrhash=00 pilotlight=no":  {Off: true, Root: true, Usr: true, UsrHash: "00"},
 	} {
 		if got := ParseArgs(strings.Fields(cmdline)); got != want {
 			t.Errorf("%q: %+v, want %+v", cmdline, got, want)
@@ -271,7 +280,10 @@ func TestGenerated(t *testing.T) {
 		{args: Args{Off: true}},
 		{args: Args{Off: true, Root: true, Usr: true}},
 		{args: Args{}, early: []string{"sysroot.mount", "initrd-root-device.target.d/50-root-device.conf"}},
-		{args: Args{Usr: true}, early: []string{"sysroot.mount", "initrd-root-device.target.d/50-root-device.conf"}},
+		{args: Args{Usr: true}, normal: []string{"pilotlight-etc.service.d/50-usr.conf"}, early: []string{"sysroot.mount", "initrd-root-device.target.d/50-root-device.conf"}},
+		{args: Args{Usr: true, UsrHash: "00"}, normal: []string{"pilotlight-verity.service.d/50-usr.conf", "pilotlight-etc.service.d/50-usr.conf"},
+			early: []string{"sysroot.mount", "initrd-root-device.target.d/50-root-device.conf"}},
+		{args: Args{Root: true, RootHash: "00"}, normal: []string{"pilotlight-verity.service.d/50-root.conf", "pilotlight-root.service.d/50-sysroot.conf"}, after: []string{"sysroot.mount"}},
 		{args: Args{Root: true}, normal: []string{"pilotlight-root.service.d/50-sysroot.conf"}, after: []string{"sysroot.mount"}},
 		{args: Args{Root: true, Usr: true}, normal: []string{"pilotlight-root.service.d/50-sysroot.conf"}, after: []string{"sysroot.mount", "sysroot-usr.mount"}},
 	} {
@@ -281,6 +293,14 @@ func TestGenerated(t *testing.T) {
 		}
 		for _, f := range append(normal, early...) {
 			u := parse(t, f.Path, string(f.Data))
+			if name, ok := strings.CutPrefix(f.Path, "pilotlight-verity.service.d/50-"); ok {
+				if want := "systemd-veritysetup@" + strings.TrimSuffix(name, ".conf") + ".service"; !slices.Equal(u.words("Unit.After"), []string{want}) {
+					t.Errorf("%s: After=%q, want %s", f.Path, u.words("Unit.After"), want)
+				}
+			}
+			if f.Path == "pilotlight-etc.service.d/50-usr.conf" && !slices.Equal(u.words("Unit.After"), []string{"sysroot-usr.mount"}) {
+				t.Errorf("%s: After=%q", f.Path, u.words("Unit.After"))
+			}
 			if strings.HasSuffix(f.Path, "50-sysroot.conf") && !slices.Equal(u.words("Unit.After"), c.after) {
 				t.Errorf("%+v: After=%q", c.args, u.words("Unit.After"))
 			}

@@ -152,11 +152,11 @@ func (s *Stage) UserConfig() Config {
 		"pilotlight": map[string]any{
 			"version": "1",
 			"repart": []any{map[string]any{
-				"name": "system", "device": "boot",
+				"name": "system", "device": "boot", "tpm2PCRs": []int{7},
 				"definitions": []any{
 					// The image's own partitions are not named: systemd-repart leaves them alone.
 					drop("50-root.conf", "[Partition]\nType=root\nLabel=root\nFormat=ext4\nSizeMinBytes=512M\nSizeMaxBytes=512M\n"),
-					drop("60-var.conf", "[Partition]\nType=var\nLabel=var\nFormat=ext4\nMountPoint=/var\nSizeMinBytes=256M\nSizeMaxBytes=256M\n"),
+					drop("60-var.conf", "[Partition]\nType=var\nLabel=var\nFormat=ext4\nMountPoint=/var\nEncrypt=tpm2\nSizeMinBytes=256M\nSizeMaxBytes=256M\n"),
 				},
 			}},
 			"verity": []any{map[string]any{"name": "usr", "rootHash": s.Image.RootHash}},
