@@ -107,13 +107,8 @@ func (c Cache) Image(ctx context.Context, usr Usr, uki string) (Image, error) {
 // makeImage writes disk.raw and repart.json into dir.
 func makeImage(ctx context.Context, usr Usr, uki string, defs map[string]string, dir string) error {
 	work := filepath.Join(dir, "work")
-	if err := os.MkdirAll(filepath.Join(work, "repart.d"), 0o755); err != nil {
+	if err := os.MkdirAll(work, 0o755); err != nil {
 		return err
-	}
-	for name, text := range defs {
-		if err := os.WriteFile(filepath.Join(work, "repart.d", name), []byte(text), 0o644); err != nil {
-			return err
-		}
 	}
 	date := time.Unix(1000000000, 0)
 	err := errors.Join(
@@ -124,8 +119,21 @@ func makeImage(ctx context.Context, usr Usr, uki string, defs map[string]string,
 	if err != nil {
 		return err
 	}
+	return partition(ctx, usr.Tree, work, defs, dir)
+}
+
+// partition makes disk.raw and repart.json in dir by definitions whose files are in the folder work, which it removes.
+func partition(ctx context.Context, tree Tree, work string, defs map[string]string, dir string) error {
+	if err := os.MkdirAll(filepath.Join(work, "repart.d"), 0o755); err != nil {
+		return err
+	}
+	for name, text := range defs {
+		if err := os.WriteFile(filepath.Join(work, "repart.d", name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
 	// Firmware reads the ESP only if the sectors of its file system are the disk's: 512 bytes, where repart takes 4096 for a file.
-	report, err := usr.Tree.run(ctx, work, "systemd-repart", "--dry-run=no", "--empty=create", "--size=auto", "--definitions=/mnt/repart.d",
+	report, err := tree.run(ctx, work, "systemd-repart", "--dry-run=no", "--empty=create", "--size=auto", "--definitions=/mnt/repart.d",
 		"--seed="+imageSeed, "--sector-size=512", "--offline=yes", "--json=short", "--no-pager", "/mnt/disk.raw")
 	if err != nil {
 		return err
