@@ -13,7 +13,10 @@ import (
 // Spread wishes that the partition table of a disk spans the disk. An image that
 // was written to a larger disk has a table that ends where the image ended, and
 // systemd-repart finds no free space behind it.
-type Spread struct{ On Selector }
+type Spread struct {
+	On Selector
+	Of string // the entry of the config's list repart that asks for it
+}
 
 func (s Spread) String() string { return fmt.Sprintf("partition table spans %s", s.On) }
 

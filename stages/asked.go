@@ -18,6 +18,8 @@ func Asked(s initrd.Step) (list []string, key, value string) {
 		return []string{"pilotlight", "repart"}, "name", s.Name
 	case initrd.Verity:
 		return []string{"pilotlight", "verity"}, "name", s.Name
+	case initrd.Spread:
+		return []string{"pilotlight", "repart"}, "name", s.Of
 	case initrd.Luks:
 		return []string{"pilotlight", "repart"}, "name", s.Of
 	case initrd.Credential:

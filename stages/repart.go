@@ -31,7 +31,7 @@ func Repart(in Input) ([]initrd.Step, error) {
 			return nil, &Error{"repart", r.Name, fmt.Errorf("it erases, and without a record every boot of this machine is a first boot: " +
 				"say policy.disks: wipe if each boot shall erase")}
 		}
-		steps = append(steps, initrd.Spread{On: step.On}, step)
+		steps = append(steps, initrd.Spread{On: step.On, Of: r.Name}, step)
 	}
 	return steps, nil
 }

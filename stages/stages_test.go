@@ -302,7 +302,7 @@ func TestAskedFindsTheEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	documents := []config.Document{{Name: config.UserDocument, Bytes: raw}}
-	nobody := []string{"Extend", "Networkd", "Recorded", "Spread", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Gone", "Writable"}
+	nobody := []string{"Extend", "Networkd", "Recorded", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Gone", "Writable"}
 	for _, boot := range []Boot{First, Later} {
 		in := first(t, string(raw))
 		in.Facts.Boot = boot
