@@ -1,9 +1,14 @@
 package main
 
 import (
+	"errors"
 	"flag"
+	"slices"
 
 	"pilotlight/config"
+	"pilotlight/config/resource"
+	"pilotlight/initrd"
+	"pilotlight/stages"
 )
 
 func validateVerb() verb {
@@ -26,7 +31,10 @@ example: pilotlight validate web.ign`,
 				if err != nil {
 					return err
 				}
-				_, report := config.Parse(raw, config.Options{Strict: *strict})
+				parsed, report := config.Parse(raw, config.Options{Strict: *strict})
+				if !report.Fatal() {
+					report = append(report, unwanted(raw, parsed)...)
+				}
 				if *asJSON {
 					if report == nil {
 						report = config.Report{}
@@ -44,6 +52,37 @@ example: pilotlight validate web.ign`,
 			}
 		},
 	}
+}
+
+// unwanted are the faults that show only when the stages say what they want. A config
+// that pulls in others, or partitions by files that are elsewhere, is not whole here:
+// plan has it whole.
+func unwanted(raw []byte, c config.Config) config.Report {
+	pulls := c.Ignition.Ignition.Config
+	if len(pulls.Merge) > 0 || pulls.Replace.Source != nil ||
+		slices.ContainsFunc(wholes(&c), func(r *resource.Resource) bool { return r.Remote() }) {
+		return nil
+	}
+	in := stages.Input{Config: c, Facts: stages.Facts{Boot: stages.First, Root: initrd.BootRoot, Placed: true}}
+	var report config.Report
+	told := map[string]bool{}
+	for _, s := range stages.All {
+		_, err := s.Want(in)
+		var fault *stages.Error
+		if err == nil || told[err.Error()] {
+			continue
+		}
+		told[err.Error()] = true
+		f := config.Fault{Severity: config.Error, Path: "$.pilotlight", Message: err.Error()}
+		if errors.As(err, &fault) {
+			f.Message = fault.Err.Error()
+			if at, ok := config.Find([]config.Document{{Bytes: raw}}, []string{"pilotlight", fault.List}, "name", fault.Name); ok {
+				f.Line, f.Column, f.Path = at.Line, at.Column, at.Path
+			}
+		}
+		report = append(report, f)
+	}
+	return report
 }
 
 func wrapVerb() verb {
