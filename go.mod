@@ -3,6 +3,12 @@ module pilotlight
 go 1.26.0
 
 require (
+	// The metadata service of Google's cloud: its paths, its header, what it means by "not defined".
+	cloud.google.com/go/compute/metadata v0.10.0
+	// The words in which the next one takes its options.
+	github.com/aws/aws-sdk-go-v2 v1.47.8
+	// The metadata service of EC2, with the handling of its tokens (IMDSv2).
+	github.com/aws/aws-sdk-go-v2/feature/ec2/imds v1.20.8
 	// Ignition's config types, parser, translation and validation: a config means what it means there.
 	github.com/coreos/ignition/v2 v2.24.0
 	// The report type that Ignition's parser returns; nothing else of it is used.
@@ -24,10 +30,7 @@ require (
 )
 
 require (
-	cloud.google.com/go/compute/metadata v0.10.0 // indirect
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
-	github.com/aws/aws-sdk-go-v2 v1.47.8 // indirect
-	github.com/aws/aws-sdk-go-v2/feature/ec2/imds v1.20.8 // indirect
 	github.com/aws/smithy-go v1.28.8 // indirect
 	github.com/coreos/go-json v0.0.0-20230131223807-18775e0fb4fb // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,6 +123,8 @@ type finding struct {
 
 // document is one text under examination.
 type document struct {
+	fields map[reflect.Type]map[string]reflect.StructField // by fieldsOf, which is slow
+
 	raw   []byte
 	root  *node
 	found []finding

@@ -22,6 +22,7 @@ const DefaultDeadline = 5 * time.Minute
 //
 //	pilotlight=no                 do nothing at all in this boot
 //	pilotlight.platform=ID|auto   else ignition.platform.id=
+//	pilotlight.media=yes          a drive's label may say which platform this is; an argument only
 //	pilotlight.config.url=URL     else ignition.config.url=
 //	pilotlight.config             the config itself; a credential only
 //	pilotlight.run=               a value of policy.run
@@ -38,6 +39,11 @@ type Knobs struct {
 	Off bool
 	// Platform is the platform's name; "" to detect it.
 	Platform string
+	// Media allows that a drive's label says which platform this is, where the firmware
+	// does not. It is the image's word: an argument, or else a base fragment, see
+	// OrMedia; nil if neither said it. No credential can say it, since whoever can plug
+	// a drive into a machine of somebody else's image may well hand it credentials.
+	Media *bool
 	// ConfigURL is where the config is, instead of where the platform has it.
 	ConfigURL resource.URL
 	// Config is the config itself, nil if it was not given.
@@ -70,6 +76,30 @@ func (k Knobs) Or(c Config) Knobs {
 	k.Run = orDefault(k.Run, c.Pilotlight.Policy.Run)
 	k.OnFailure = orDefault(k.OnFailure, c.Pilotlight.Policy.OnFailure)
 	return k
+}
+
+// OrMedia returns the knobs with Media as a base fragment of the image says it, where
+// no argument did; nil says nothing.
+func (k Knobs) OrMedia(base *bool) Knobs {
+	if k.Media == nil {
+		k.Media = base
+	}
+	return k
+}
+
+// MediaOrDefault returns Media; not said, false.
+func (k Knobs) MediaOrDefault() bool { return k.Media != nil && *k.Media }
+
+// Argument returns the value of the last argument of that name on a kernel command
+// line; "" if there is none, or one without a value.
+func Argument(cmdline, name string) string {
+	value := ""
+	for _, a := range arguments(cmdline) {
+		if a.key == name {
+			value = a.value
+		}
+	}
+	return value
 }
 
 // KnobError is a kernel argument or a system credential that cannot be used.
@@ -128,6 +158,7 @@ func ReadKnobs(cmdline string, credentials fs.FS) (Knobs, error) {
 	r.flag("pilotlight.debug", &k.Debug)
 	r.read("pilotlight.platform", func(s string) (err error) { k.Platform, err = platformName(s); return err }, "ignition.platform.id")
 	r.read("pilotlight.config.url", func(s string) (err error) { k.ConfigURL, err = configURL(s); return err }, "ignition.config.url")
+	r.media(&k)
 	r.config(&k)
 	r.unknown(cmdline)
 	if k.Off {
@@ -216,6 +247,22 @@ func (r *knobReader) config(k *Knobs) {
 	if raw, there := r.credential(name, maxConfig); there {
 		s := resource.NewSecret(raw)
 		k.Config = &s
+	}
+}
+
+func (r *knobReader) media(k *Knobs) {
+	const name = knobPrefix + "media"
+	var yes bool
+	r.flag("pilotlight.media", &yes)
+	if _, there := r.arguments[name]; there {
+		k.Media = &yes
+		return
+	}
+	if r.credentials == nil {
+		return
+	}
+	if _, err := fs.Stat(r.credentials, name); err == nil {
+		r.fault(true, name, errors.New("is for the image to say: a kernel argument or a base fragment"))
 	}
 }
 

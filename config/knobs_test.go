@@ -62,6 +62,8 @@ func TestReadKnobs(t *testing.T) {
 		{"arguments before credentials", "pilotlight.onfailure=reboot ignition.platform.id=qemu pilotlight.strict=no",
 			fstest.MapFS{"pilotlight.onfailure": file("poweroff"), "pilotlight.platform": file("metal"), "pilotlight.strict": file("yes")},
 			Knobs{OnFailure: OnFailureReboot, Platform: "qemu"}},
+		{"media", "pilotlight.media pilotlight.media=yes", nil, Knobs{Media: new(true)}},
+		{"no media, whatever a credential says", "pilotlight.media=no", fstest.MapFS{"pilotlight.media": file("yes")}, Knobs{Media: new(false)}},
 		{"off by credential", "", fstest.MapFS{"pilotlight": file("no\n")}, Knobs{Off: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -96,9 +98,11 @@ func TestReadKnobsFails(t *testing.T) {
 		{"pilotlight.onfaliure=reboot pilotlight.x=1 pilotlight.onfaliure=reboot", nil, []string{
 			`kernel argument "pilotlight.onfaliure": is not known (did you mean pilotlight.onfailure?)`, `kernel argument "pilotlight.x": is not known`}},
 		{"pilotlight.config={}", nil, []string{"kernel argument pilotlight.config: a config is given as a system credential, since every program can read the kernel's arguments (its address is pilotlight.config.url)"}},
+		{"pilotlight.media=hunter2", nil, []string{`kernel argument pilotlight.media: is neither "yes" nor "no"`}},
+		{"", fstest.MapFS{"pilotlight.media": {Data: []byte("yes")}}, []string{"system credential pilotlight.media: is for the image to say: a kernel argument or a base fragment"}},
 		{"", fstest.MapFS{"pilotlight.deadline": {Data: []byte("hunter2")}}, []string{"system credential pilotlight.deadline: is not a time span (as in 90s, 5min or 1h 30min; 1 s to 24 h)"}},
 		{"", fstest.MapFS{"pilotlight.platform": {Data: []byte(strings.Repeat("a", maxKnob+1))}}, []string{"system credential pilotlight.platform: has more than 4096 bytes"}},
-		{"pilotlight pilotlight.run=first-boot pilotlight.onfailure=reboot pilotlight.deadline=1 pilotlight.proxy=http://p pilotlight.firstboot pilotlight.strict pilotlight.debug pilotlight.platform=a pilotlight.config.url=http://h",
+		{"pilotlight pilotlight.run=first-boot pilotlight.onfailure=reboot pilotlight.deadline=1 pilotlight.proxy=http://p pilotlight.firstboot pilotlight.strict pilotlight.debug pilotlight.media pilotlight.platform=a pilotlight.config.url=http://h",
 			closedFS{}, []string{"system credential pilotlight.config: permission denied"}},
 	} {
 		got, err := ReadKnobs(c.cmdline, c.credentials)
@@ -150,6 +154,31 @@ func TestKnobsOr(t *testing.T) {
 	}
 	if got := (Knobs{}).DeadlineOrDefault(); got != 5*time.Minute {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestMediaIsTheImagesWord: an argument, else a base fragment, else no.
+func TestMediaIsTheImagesWord(t *testing.T) {
+	for _, c := range []struct {
+		argument, base *bool
+		want           bool
+	}{
+		{nil, nil, false}, {nil, new(false), false}, {nil, new(true), true},
+		{new(true), nil, true}, {new(true), new(false), true}, {new(false), new(true), false},
+	} {
+		if got := (Knobs{Media: c.argument}).OrMedia(c.base).MediaOrDefault(); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
+func TestArgument(t *testing.T) {
+	for cmdline, want := range map[string]string{
+		"": "", "ds=a": "a", "ds": "", "ads=a ds2=b": "", "ds=a ds=b": "b", "x ds='nocloud;s=http://h/ x' y": "nocloud;s=http://h/ x", "DS=a": "",
+	} {
+		if got := Argument(cmdline, "ds"); got != want {
+			t.Errorf("%q: %q", cmdline, got)
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ var plainFields = []string{
 	"config.Repart.Device", "config.Repart.Empty", "config.Repart.Name", "config.Repart.Seed",
 	"config.Section.Root", "config.Section.Version",
 	"config.Verity.Data", "config.Verity.Hash", "config.Verity.Mount", "config.Verity.Name", "config.Verity.OnCorruption", "config.Verity.RootHash",
-	"resource.Hash.Algorithm",
+	"resource.Hash.Algorithm", "resource.Hash.Sum",
 	"resource.Header.Name",
 	"resource.Resource.Compression",
 }
@@ -86,11 +86,10 @@ func fieldName(t reflect.Type, f reflect.StructField) string {
 // unprintable are the types whose values do not print.
 var unprintable = []reflect.Type{reflect.TypeFor[resource.Secret](), reflect.TypeFor[resource.URL]()}
 
-// stringFields lists the fields of a type that hold text, and visits each type once.
+// stringFields lists the fields of a type that hold text or bytes, and visits each type
+// once. A field whose kind it cannot look into is listed too, so that somebody decides.
 func stringFields(t reflect.Type, seen map[reflect.Type]bool, out map[string]reflect.Type) {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-		t = t.Elem()
-	}
+	t = innermost(t)
 	if t.Kind() != reflect.Struct || seen[t] {
 		return
 	}
@@ -99,16 +98,24 @@ func stringFields(t reflect.Type, seen map[reflect.Type]bool, out map[string]ref
 		if f.Anonymous {
 			continue
 		}
-		inner := f.Type
-		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
-			inner = inner.Elem()
-		}
-		if inner.Kind() == reflect.String || slices.Contains(unprintable, inner) {
+		inner := innermost(f.Type)
+		switch kind := inner.Kind(); {
+		case slices.Contains(unprintable, inner):
 			out[fieldName(t, f)] = inner
-			continue
+		case kind == reflect.Struct:
+			stringFields(inner, seen, out)
+		case kind < reflect.Bool || kind > reflect.Float64 || kind == reflect.Uint8:
+			out[fieldName(t, f)] = inner
 		}
-		stringFields(f.Type, seen, out)
 	}
+}
+
+// innermost is what pointers point to and lists hold.
+func innermost(t reflect.Type) reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
+		t = t.Elem()
+	}
+	return t
 }
 
 func TestEveryStringIsSecretOrPlain(t *testing.T) {

@@ -104,7 +104,7 @@ func (s shape) wrong(n *node, p place, message, hint string) {
 
 // object checks the members of an object against the fields of a struct.
 func (s shape) object(n *node, t reflect.Type, p place) {
-	fields := fieldsOf(t)
+	fields := s.d.fieldsOf(t)
 	seen := make(map[string]bool, len(n.members))
 	for _, m := range n.members {
 		at := p.then(m.key)
@@ -164,6 +164,19 @@ func (s shape) unknown(m member, fields map[string]reflect.StructField, at place
 	}
 	s.d.add(finding{severity: severity, offset: m.start, place: at, message: "unknown key", hint: hint})
 	return m.key
+}
+
+// fieldsOf is what fieldsOf says of a type, asked once for each.
+func (d *document) fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields, known := d.fields[t]
+	if !known {
+		if d.fields == nil {
+			d.fields = map[reflect.Type]map[string]reflect.StructField{}
+		}
+		fields = fieldsOf(t)
+		d.fields[t] = fields
+	}
+	return fields
 }
 
 // fieldsOf lists the JSON names of a struct's fields, those of embedded structs

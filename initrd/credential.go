@@ -1,11 +1,9 @@
 package initrd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +15,8 @@ import (
 // or of this initrd (systemd.exec(5), "System Credentials").
 //
 // For the host a plain one goes to /run/credentials/@initrd, from where PID 1
-// takes it over after switch-root. An encrypted one goes to
+// takes it over after switch-root; see handover for when it does not. An encrypted one
+// goes to
 // /run/credstore.encrypted, where services look by themselves. For the initrd it
 // goes to the directory that sysusers and tmpfiles are given.
 type Credential struct {
@@ -43,20 +42,46 @@ func (c Credential) Touches() []string {
 	if c.Scope == "initrd" {
 		return []string{credentialDir}
 	}
-	return []string{filepath.Join(c.dir(""), c.Name)}
+	if c.Encrypted {
+		return []string{filepath.Join(encryptedStore, c.Name)}
+	}
+	return []string{filepath.Join(credentialsDir, "@initrd", c.Name)}
 }
 
 // credentialDir is the directory of credentials for this initrd, below Machine.Run.
 const credentialDir = "credentials"
 
-func (c Credential) dir(run string) string {
+const (
+	credentialsDir = "/run/credentials" // where PID 1 has the system credentials
+	encryptedStore = "/run/credstore.encrypted"
+)
+
+func (c Credential) dir(run string) (string, error) {
 	switch {
 	case c.Scope == "initrd":
-		return filepath.Join(run, credentialDir)
+		return filepath.Join(run, credentialDir), nil
 	case c.Encrypted:
-		return "/run/credstore.encrypted"
+		return encryptedStore, nil
 	}
-	return "/run/credentials/@initrd"
+	return handover(credentialsDir)
+}
+
+// handover is where plain credentials for the host go. PID 1 takes over what the initrd
+// leaves in @initrd, unless it was itself given encrypted credentials alone, such as
+// those of an ESP (systemd, src/core/import-creds.c). Then they go to the credential
+// store, where services find them as well; PID 1 itself and generators do not look there.
+func handover(system string) (string, error) {
+	_, encrypted := os.Stat(filepath.Join(system, "@encrypted"))
+	_, plain := os.Stat(filepath.Join(system, "@system"))
+	for _, err := range []error{encrypted, plain} {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	if encrypted == nil && plain != nil {
+		return filepath.Join(filepath.Dir(system), "credstore"), nil
+	}
+	return filepath.Join(system, "@initrd"), nil
 }
 
 // Lingers says that the contents come from a server.
@@ -86,18 +111,20 @@ func (c credential) String() string { return "hand over credential " + c.Name }
 const CredentialLimit = 1 << 20
 
 func (c credential) do(ctx context.Context, m *Machine) error {
-	dir := c.dir(m.Run)
+	dir, err := c.dir(m.Run)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	var data bytes.Buffer
-	if _, err := m.Client.Copy(ctx, c.Contents, &data); err != nil {
+	contents, err := m.Client.Bytes(ctx, c.Contents)
+	if err != nil {
 		return err
 	}
-	if data.Len() > CredentialLimit {
-		return fmt.Errorf("%d bytes are more than the %d that systemd allows", data.Len(), CredentialLimit)
+	if len(contents) > CredentialLimit {
+		return fmt.Errorf("%d bytes are more than the %d that systemd allows", len(contents), CredentialLimit)
 	}
-	contents := data.Bytes()
 	if c.Encrypted && c.Scope == "initrd" {
 		out, err := m.decrypt(ctx, c.Name, contents)
 		if err != nil {
@@ -133,24 +160,27 @@ func (m *Machine) encrypt(ctx context.Context, name string, plain []byte) ([]byt
 
 // writeWhole puts a file in place in one step, and on the disk before it returns.
 func writeWhole(name string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".pilotlight-*")
+	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	_, err = io.Copy(f, bytes.NewReader(data))
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(filepath.Dir(name))
+	defer dir.Close()
+	d, err := newDraft(int(dir.Fd()), filepath.Base(name))
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	defer d.discard()
+	if _, err := d.Write(data); err != nil {
+		return &fs.PathError{Op: "write", Path: name, Err: err}
+	}
+	if err := d.dress(os.Geteuid(), os.Getegid(), mode); err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		return &fs.PathError{Op: "sync", Path: name, Err: err}
+	}
+	if err := d.publish(anyFile); err != nil {
+		return err
+	}
+	return dir.Sync()
 }

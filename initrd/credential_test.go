@@ -106,7 +106,7 @@ func TestToolsAreGivenTheCredentials(t *testing.T) {
 	} {
 		for _, there := range []bool{false, true} {
 			m, root := testMachine(t)
-			log := filepath.Join(t.TempDir(), "log")
+			log := filepath.Join(root, "log") // it can write nowhere else
 			program(t, m, tool.name, fmt.Sprintf(`echo "${CREDENTIALS_DIRECTORY-none}" "$@" > %s`, log))
 			want := "none"
 			if there {
@@ -163,5 +163,30 @@ func TestCredentialsSayNoSecrets(t *testing.T) {
 	}
 	if c.String() != "credential a for the host" {
 		t.Errorf("%q", c.String())
+	}
+}
+
+// TestWherePlainCredentialsGo: where PID 1 would not take them over, services find
+// them in the credential store.
+func TestWherePlainCredentialsGo(t *testing.T) {
+	for name, c := range map[string]struct {
+		given []string
+		want  string
+	}{
+		"none given":           {nil, "credentials/@initrd"},
+		"plain ones given":     {[]string{"@system"}, "credentials/@initrd"},
+		"both given":           {[]string{"@system", "@encrypted"}, "credentials/@initrd"},
+		"encrypted ones alone": {[]string{"@encrypted"}, "credstore"},
+	} {
+		run := t.TempDir()
+		for _, d := range c.given {
+			if err := os.MkdirAll(filepath.Join(run, "credentials", d), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := handover(filepath.Join(run, "credentials"))
+		if err != nil || got != filepath.Join(run, c.want) {
+			t.Errorf("%s: %s %v, want %s", name, got, err, c.want)
+		}
 	}
 }

@@ -31,19 +31,25 @@ func (d Directory) Resolve(look Look) (State, Act, error) {
 	entry, err := look.Stat(d.Root, d.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return NotSo, makeDirectory{d}, nil
+		return NotSo, makeDirectory{Directory: d}, nil
 	case err != nil:
 		return unresolved, nil, err
 	case !entry.Mode.IsDir() && !d.Overwrite:
 		return unresolved, nil, fmt.Errorf("%s is a %s: %w", d.Path, typeOf(entry.Mode), ErrExists)
 	case !entry.Mode.IsDir():
-		return NotSo, makeDirectory{d}, nil
+		return NotSo, makeDirectory{d, true}, nil
 	}
 	ok, err := File{Root: d.Root, Mode: d.Mode, Owner: d.Owner}.dressed(look, entry)
-	return dressing(ok, err, makeDirectory{d})
+	return dressing(ok, err, makeDirectory{d, true})
 }
 
-type makeDirectory struct{ Directory }
+type makeDirectory struct {
+	Directory
+	there bool
+}
+
+// Effect tells whether something has the name.
+func (d makeDirectory) Effect() (Effect, []string) { return before{there: d.there}.replaced(d.Path) }
 
 func (d makeDirectory) String() string { return "make " + d.Path }
 
@@ -61,26 +67,21 @@ func (d makeDirectory) do(_ context.Context, m *Machine) error {
 		return err
 	}
 	defer unix.Close(dir)
-	mode := d.Mode
 	err = unix.Mkdirat(dir, base, 0o700)
 	if errors.Is(err, unix.EEXIST) && d.Overwrite {
-		entry, serr := entryAt(dir, base, unix.AT_SYMLINK_NOFOLLOW, d.Path)
-		if serr != nil {
-			return serr
+		// What is no directory makes room for one; a directory refuses.
+		if err := unix.Unlinkat(dir, base, 0); err != nil && !errors.Is(err, unix.EISDIR) {
+			return obstacle(dir, base, "remove", err)
 		}
-		if !entry.Mode.IsDir() {
-			if err := unix.Unlinkat(dir, base, 0); err != nil {
-				return &fs.PathError{Op: "unlink", Path: d.Path, Err: err}
-			}
-			err = unix.Mkdirat(dir, base, 0o700)
-		}
+		err = unix.Mkdirat(dir, base, 0o700)
 	}
+	mode := d.Mode
 	switch {
 	case err == nil && mode == nil:
 		usual := fs.FileMode(0o755)
 		mode = &usual
 	case err != nil && !errors.Is(err, unix.EEXIST):
-		return &fs.PathError{Op: "mkdir", Path: d.Path, Err: err}
+		return obstacle(dir, base, "mkdir", err)
 	}
-	return dress(dir, base, d.Path, uid, gid, mode)
+	return dress(dir, base, unix.S_IFDIR, uid, gid, mode)
 }

@@ -55,13 +55,13 @@ var ErrExists = errors.New("something else is there already, and overwrite is no
 // must not stumble over its own file, nor append a second time.
 func (f File) Resolve(look Look) (State, Act, error) {
 	entry, err := look.Stat(f.Root, f.Path)
-	write := writeFile{File: f}
 	if errors.Is(err, fs.ErrNotExist) {
-		return NotSo, write, nil
+		return NotSo, writeFile{File: f}, nil
 	}
 	if err != nil {
 		return unresolved, nil, err
 	}
+	write := writeFile{File: f, was: was(entry)}
 	if !entry.Mode.IsRegular() {
 		if !f.Overwrite {
 			return unresolved, nil, fmt.Errorf("%s is a %s: %w", f.Path, typeOf(entry.Mode), ErrExists)
@@ -114,6 +114,9 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 	if f.Contents == nil && len(f.Append) == 0 {
 		return true, nil // a file that merely exists is what was asked for
 	}
+	if f.Contents == nil && entry.Size > oldLimit {
+		return false, fmt.Errorf("%s: %w: there are %d bytes already, and at most %d are appended to", f.Path, errTooLong, entry.Size, oldLimit)
+	}
 	switch {
 	case f.blind():
 		return look.Done(f.receipt()), nil
@@ -125,21 +128,14 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 		if f.Contents != nil && entry.Size != int64(len(want)) || entry.Size < int64(len(want)) {
 			return false, nil
 		}
-		have, err := readFile(look, f.Root, f.Path)
-		if err != nil {
-			return false, err
-		}
-		if f.Contents == nil {
-			return bytes.HasSuffix(have, want), nil
-		}
-		return bytes.Equal(have, want), nil
+		return ends(look, f.Root, f.Path, entry.Size, want)
 	}
 	in, err := look.Open(f.Root, f.Path)
 	if err != nil {
 		return false, err
 	}
 	defer in.Close()
-	return hashEqual(in, f.Contents.Hash)
+	return hashEqual(io.LimitReader(in, resource.DefaultLimit), f.Contents.Hash)
 }
 
 // Lingers says that the content comes from a server.
@@ -191,13 +187,40 @@ func orEmpty(r *resource.Resource) *resource.Resource {
 	return r
 }
 
-func readFile(look Look, root, name string) ([]byte, error) {
+// readFile reads a regular file of at most limit bytes.
+func readFile(look Look, root, name string, limit int64) ([]byte, error) {
 	in, err := look.Open(root, name)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	return io.ReadAll(in)
+	return readBounded(in, path.Join(root, name), limit)
+}
+
+// ends says whether a file of that size ends with these bytes.
+func ends(look Look, root, name string, size int64, with []byte) (bool, error) {
+	in, err := look.Open(root, name)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	if before := size - int64(len(with)); before > 0 {
+		if s, ok := in.(io.Seeker); ok {
+			_, err = s.Seek(before, io.SeekStart)
+		} else {
+			_, err = io.CopyN(io.Discard, in, before)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	// One byte more: a file that has grown since is another one.
+	have := make([]byte, len(with)+1)
+	n, err := io.ReadFull(in, have)
+	if err == nil || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, err
+	}
+	return bytes.Equal(have[:n], with), nil
 }
 
 func hashEqual(in io.Reader, want resource.Hash) (bool, error) {
@@ -223,12 +246,17 @@ func typeOf(m fs.FileMode) string {
 	return "special file"
 }
 
-// writeFile writes beside the file, under a name that says that the bytes are
-// not yet verified, and renames when they are.
+// writeFile writes a draft, and gives it the file's name when its bytes are verified.
+// What has that name already is never written to: another name of it may lead to
+// somewhere else.
 type writeFile struct {
 	File
-	keep bool // the content is right; only owner and mode are not
+	was  before // a file, or something else, has the name
+	keep bool   // and the content is right; only owner and mode are not
 }
+
+// Effect tells what has the name.
+func (w writeFile) Effect() (Effect, []string) { return w.was.replaced(w.Path) }
 
 func (w writeFile) String() string {
 	if w.keep {
@@ -236,9 +264,6 @@ func (w writeFile) String() string {
 	}
 	return "write " + w.Path
 }
-
-// unverified begins the name of a file whose bytes are still coming in.
-const unverified = ".pilotlight-unverified-"
 
 func (w writeFile) do(ctx context.Context, m *Machine) error {
 	t, err := m.tree(w.Root)
@@ -255,68 +280,31 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 	}
 	defer unix.Close(dir)
 	if w.keep {
-		return dress(dir, base, w.Path, uid, gid, w.Mode)
-	}
-
-	temp := unverified + temporary()
-	fd, err := unix.Openat(dir, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return &fs.PathError{Op: "create", Path: path.Dir(w.Path) + "/" + temp, Err: err}
-	}
-	out := os.NewFile(uintptr(fd), w.Path)
-	defer out.Close()
-	mode := fs.FileMode(0o644)
-	var before int64 // bytes that are there and appended to
-	err = func() error {
-		if w.Contents == nil {
-			if old, kept, err := w.copyOld(t, out); err != nil {
-				return err
-			} else if old {
-				mode = kept
-			}
-			if before, err = out.Seek(0, io.SeekEnd); err != nil {
-				return err
-			}
-		} else if _, err := m.Client.Copy(ctx, *w.Contents, out); err != nil {
+		err := dress(dir, base, unix.S_IFREG, uid, gid, w.Mode)
+		if !errors.Is(err, errShared) {
 			return err
 		}
-		for _, a := range w.Append {
-			if _, err := out.Seek(0, io.SeekEnd); err != nil {
-				return err
-			}
-			if err := appendTo(ctx, m, a, out); err != nil {
-				return err
-			}
-		}
-		switch {
-		case w.Contents == nil:
-			if err := dropRepeated(out, before); err != nil {
-				return err
-			}
-		case !w.Overwrite:
-			if kept, err := w.compareOld(t, out); err != nil {
-				return err
-			} else if kept != nil {
-				mode = *kept
-			}
-		}
-		if w.Mode != nil {
-			mode = *w.Mode
-		}
-		if uid != 0 || gid != 0 || m.uid != 0 {
-			if err := unix.Fchown(fd, uid, gid); err != nil {
-				return fmt.Errorf("owner of %s: %w", w.Path, err)
-			}
-		}
-		// After chown, which clears setuid and setgid.
-		if err := unix.Fchmod(fd, unixMode(mode)); err != nil {
-			return fmt.Errorf("mode of %s: %w", w.Path, err)
-		}
-		return m.replace(dir, temp, base, w.Overwrite)
-	}()
+	}
+	d, err := newDraft(dir, base)
 	if err != nil {
-		// The first error is the one to tell; a temporary name that stays is harmless.
-		_ = unix.Unlinkat(dir, temp, 0)
+		return err
+	}
+	defer d.discard()
+	mode, err := w.fill(ctx, m, t, d, uid, gid)
+	if err != nil {
+		return err
+	}
+	if err := d.dress(uid, gid, mode); err != nil {
+		return err
+	}
+	may := nothing
+	switch {
+	case w.Overwrite:
+		may = anything
+	case w.was.there:
+		may = anyFile // it was compared
+	}
+	if err := d.publish(may); err != nil {
 		return err
 	}
 	if w.blind() {
@@ -325,9 +313,53 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 	return nil
 }
 
+// fill writes what the file shall hold, and gives the mode that it shall have.
+func (w writeFile) fill(ctx context.Context, m *Machine, t *tree, d *draft, uid, gid int) (fs.FileMode, error) {
+	mode := fs.FileMode(0o644)
+	var before int64 // bytes that are there, and appended to
+	if w.Contents == nil || w.keep {
+		kept, size, err := w.copyOld(t, d, uid, gid)
+		if err != nil {
+			return 0, err
+		}
+		if kept != nil {
+			mode = *kept
+		}
+		before = size
+	} else if _, err := m.Client.Copy(ctx, *w.Contents, d); err != nil {
+		return 0, err
+	}
+	if !w.keep {
+		for _, a := range w.Append {
+			if _, err := d.Seek(0, io.SeekEnd); err != nil {
+				return 0, err
+			}
+			if err := appendTo(ctx, m, a, d); err != nil {
+				return 0, err
+			}
+		}
+	}
+	switch {
+	case w.Contents == nil:
+		if err := dropRepeated(d, before); err != nil {
+			return 0, err
+		}
+	case w.was.there && !w.Overwrite && !w.keep:
+		kept, err := w.compareOld(t, d, uid, gid)
+		if err != nil {
+			return 0, err
+		}
+		mode = kept
+	}
+	if w.Mode != nil {
+		mode = *w.Mode
+	}
+	return mode, nil
+}
+
 // appendTo adds one part. The client may have to begin its destination again
 // after a broken transfer, so each part comes in by a file of its own.
-func appendTo(ctx context.Context, m *Machine, part resource.Resource, out *os.File) error {
+func appendTo(ctx context.Context, m *Machine, part resource.Resource, out io.Writer) error {
 	if !part.Remote() {
 		b, err := m.Client.Bytes(ctx, part)
 		if err == nil {
@@ -353,68 +385,82 @@ func appendTo(ctx context.Context, m *Machine, part resource.Resource, out *os.F
 	return err
 }
 
-// copyOld begins an appended file with what is there.
-func (w writeFile) copyOld(t *tree, out *os.File) (bool, fs.FileMode, error) {
+// oldLimit bounds what is taken over from a file that is there, in bytes.
+const oldLimit = 1 << 30
+
+// copyOld begins a file with what is there, and gives its mode; nil where there is none.
+func (w writeFile) copyOld(t *tree, d *draft, uid, gid int) (*fs.FileMode, int64, error) {
 	old, err := t.read(w.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, 0, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return false, 0, err
+		return nil, 0, err
 	}
 	defer old.Close()
-	info, err := old.Stat()
+	st, err := old.regular()
 	if err != nil {
-		return false, 0, err
+		return nil, 0, err
 	}
-	_, err = io.Copy(out, old)
-	return true, info.Mode() & permissions, err
+	if st.Size > oldLimit {
+		return nil, 0, fmt.Errorf("%s: %w: more than %d bytes are there already", w.Path, errTooLong, oldLimit)
+	}
+	n, err := io.Copy(d, io.LimitReader(old, oldLimit))
+	mode := inherited(st, uid, gid)
+	return &mode, n, err
 }
 
 // compareOld allows a file that is there already only if it holds what was fetched,
-// and gives its mode; nil where there is none.
-func (w writeFile) compareOld(t *tree, out *os.File) (*fs.FileMode, error) {
+// and gives its mode.
+func (w writeFile) compareOld(t *tree, d *draft, uid, gid int) (fs.FileMode, error) {
 	old, err := t.read(w.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer old.Close()
-	info, err := old.Stat()
+	st, err := old.regular()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	size, err := out.Seek(0, io.SeekEnd)
+	size, err := d.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	same := size == info.Size()
+	same := size == st.Size
 	if same {
-		same, err = equal(old, io.NewSectionReader(out, 0, size))
+		same, err = equal(old, io.NewSectionReader(d, 0, size))
 	}
 	if err == nil && !same {
 		err = fmt.Errorf("%s: %w", w.Path, ErrExists)
 	}
-	mode := info.Mode() & permissions
-	return &mode, err
+	return inherited(st, uid, gid), err
+}
+
+// inherited is the mode that something keeps when no other is wished for it. With its
+// owner a file loses setuid and setgid, as with chown(2): whoever left them there meant
+// another owner's rights, if he meant well. On a directory setgid is no right.
+func inherited(st unix.Stat_t, uid, gid int) fs.FileMode {
+	mode := permissionsOf(st.Mode)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR && (int(st.Uid) != uid || int(st.Gid) != gid) {
+		mode &^= fs.ModeSetuid | fs.ModeSetgid
+	}
+	return mode
 }
 
 // dropRepeated takes back what was appended where the bytes before it end with the
 // same already.
-func dropRepeated(out *os.File, before int64) error {
-	size, err := out.Seek(0, io.SeekEnd)
+func dropRepeated(d *draft, before int64) error {
+	size, err := d.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
 	added := size - before
-	if added > before {
+	if added == 0 || added > before {
 		return nil
 	}
-	same, err := equal(io.NewSectionReader(out, before-added, added), io.NewSectionReader(out, before, added))
+	same, err := equal(io.NewSectionReader(d, before-added, added), io.NewSectionReader(d, before, added))
 	if err == nil && same {
-		err = out.Truncate(before)
+		err = d.Truncate(before)
 	}
 	return err
 }
@@ -439,30 +485,38 @@ func equal(a, b io.Reader) (bool, error) {
 	}
 }
 
-// dress sets owner and mode of something that is there.
-func dress(dir int, base, shown string, uid, gid int, mode *fs.FileMode) error {
+// errShared says of a file that it has other names, which must stay as they are.
+var errShared = errors.New("the file has more than one name")
+
+// dress sets owner and mode of something that is there: a regular file or a directory,
+// as kind says (S_IFREG, S_IFDIR). It fails with errShared, before anything is changed,
+// where a file has another name: that may lie anywhere.
+func dress(dir int, base string, kind uint32, uid, gid int, mode *fs.FileMode) error {
 	// By descriptor: fchmodat with AT_SYMLINK_NOFOLLOW is newer than the kernels
 	// that are supported, and the name must not become a link between two calls.
 	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: shown, Err: err}
+		return &fs.PathError{Op: "open", Path: base, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: shown, Err: err}
+		return &fs.PathError{Op: "stat", Path: base, Err: err}
 	}
-	if int(st.Uid) != uid || int(st.Gid) != gid {
-		if err := unix.Fchown(fd, uid, gid); err != nil {
-			return fmt.Errorf("owner of %s: %w", shown, err)
-		}
+	switch {
+	case st.Mode&unix.S_IFMT != kind:
+		return &fs.PathError{Op: "open", Path: base, Err: errors.New("something else has come into its place")}
+	case kind == unix.S_IFREG && st.Nlink > 1:
+		return errShared
 	}
-	bits := st.Mode & 0o7777
+	bits := unixMode(inherited(st, uid, gid))
 	if mode != nil {
 		bits = unixMode(*mode)
 	}
-	if err := unix.Fchmod(fd, bits); err != nil {
-		return fmt.Errorf("mode of %s: %w", shown, err)
+	if int(st.Uid) != uid || int(st.Gid) != gid {
+		if err := unix.Fchown(fd, uid, gid); err != nil {
+			return obstacle(dir, base, "chown", err)
+		}
 	}
-	return nil
+	return obstacle(dir, base, "chmod", unix.Fchmod(fd, bits))
 }

@@ -69,11 +69,15 @@ func UnpackFrozen(data []byte) (Frozen, error) {
 
 func (m *Machine) frozenFile() string { return filepath.Join(m.Run, "config", "frozen.json") }
 
-// Freeze writes what this boot was told.
+// Freeze writes what this boot was told. More than can be kept is an error: a later
+// boot could not read it back.
 func (m *Machine) Freeze(f Frozen) error {
 	data, err := f.Pack()
 	if err != nil {
 		return err
+	}
+	if len(data) > frozenLimit {
+		return fmt.Errorf("the config, with all that it pulls in, takes %d bytes, more than %d", len(data), frozenLimit)
 	}
 	if err := os.MkdirAll(filepath.Dir(m.frozenFile()), 0o700); err != nil {
 		return err

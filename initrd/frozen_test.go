@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -124,5 +125,17 @@ func TestFreezeThawMelt(t *testing.T) {
 	var syntax *json.SyntaxError
 	if _, err := m.Thaw(); !errors.As(err, &syntax) {
 		t.Errorf("a damaged file: %v", err)
+	}
+}
+
+// TestMoreThanCanBeKeptIsNotFrozen: a later boot could not read it back.
+func TestMoreThanCanBeKeptIsNotFrozen(t *testing.T) {
+	m, _ := testMachine(t)
+	f := Frozen{Documents: []Document{{Name: "user", Bytes: make([]byte, frozenLimit/4*3)}}}
+	if err := m.Freeze(f); err == nil || !strings.Contains(err.Error(), "more than 67108864") {
+		t.Errorf("%v", err)
+	}
+	if _, err := m.Thaw(); !errors.Is(err, ErrNotFrozen) {
+		t.Errorf("%v", err)
 	}
 }

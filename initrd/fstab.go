@@ -39,9 +39,12 @@ func (f Fstab) at(m Mount) string {
 // Touches is the file, and the disks that the entries speak of.
 func (f Fstab) Touches() []string { return []string{path.Join("/", f.Root, "etc/fstab"), "disks"} }
 
+// fstabLimit bounds the file, in bytes.
+const fstabLimit = 1 << 20
+
 // Resolve reads the file.
 func (f Fstab) Resolve(look Look) (State, Act, error) {
-	data, err := readFile(look, f.Root, "/etc/fstab")
+	data, err := readFile(look, f.Root, "/etc/fstab", fstabLimit)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unresolved, nil, err
 	}
@@ -84,7 +87,7 @@ func (f Fstab) Resolve(look Look) (State, Act, error) {
 	if missing == 0 {
 		return So, nil, nil
 	}
-	return NotSo, fstab{f, text, missing}, nil
+	return NotSo, fstab{f, text, missing, before{there: err == nil}}, nil
 }
 
 // stable names a source so that it is found at every boot.
@@ -103,7 +106,11 @@ type fstab struct {
 	Fstab
 	text    string
 	missing int
+	was     before
 }
+
+// Effect tells whether there is a file.
+func (f fstab) Effect() (Effect, []string) { return f.was.replaced("/etc/fstab") }
 
 func (f fstab) String() string {
 	return fmt.Sprintf("write /etc/fstab, with %d more entries", f.missing)

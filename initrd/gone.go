@@ -39,6 +39,9 @@ type remove struct {
 
 func (r remove) String() string { return "remove " + r.Path }
 
+// Effect tells a directory from what is only one file.
+func (r remove) Effect() (Effect, []string) { return before{there: true, dir: r.dir}.replaced(r.Path) }
+
 func (r remove) do(_ context.Context, m *Machine) error {
 	t, err := m.tree(r.Root)
 	if err != nil {
@@ -53,8 +56,5 @@ func (r remove) do(_ context.Context, m *Machine) error {
 	if r.dir {
 		flags = unix.AT_REMOVEDIR
 	}
-	if err := unix.Unlinkat(dir, base, flags); err != nil {
-		return &fs.PathError{Op: "remove", Path: path.Join(r.Root, r.Path), Err: err}
-	}
-	return nil
+	return obstacle(dir, base, "remove", unix.Unlinkat(dir, base, flags))
 }

@@ -34,7 +34,7 @@ func (i Identity) Touches() []string { return []string{path.Join("/", i.Root, "e
 
 // Resolve reads /etc/machine-id.
 func (i Identity) Resolve(look Look) (State, Act, error) {
-	data, err := readFile(look, i.Root, "/etc/machine-id")
+	data, err := readFile(look, i.Root, "/etc/machine-id", 4096)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unresolved, nil, err
 	}
@@ -67,7 +67,7 @@ func (i identify) String() string { return "apply presets, write /etc/machine-id
 
 func (i identify) do(ctx context.Context, m *Machine) error {
 	argv := []string{"systemctl", "--root=" + path.Join("/", i.Root), "preset-all", "--preset-mode=enable-only"}
-	if _, _, err := m.run(ctx, Program{Argv: argv}); err != nil {
+	if _, _, err := m.runBelow(ctx, i.Root, Program{Argv: argv}); err != nil {
 		return err
 	}
 	mode := fs.FileMode(0o444)

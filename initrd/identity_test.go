@@ -22,9 +22,10 @@ func memoryRoot(t *testing.T) string {
 	return dir
 }
 
-// presets stands in for systemctl; what it was called with goes to the file that is given back.
-func presets(t *testing.T, m *Machine) string {
-	log := filepath.Join(t.TempDir(), "log")
+// presets stands in for systemctl; what it was called with goes to the file that is
+// given back, in the root: it can write nowhere else.
+func presets(t *testing.T, m *Machine, root string) string {
+	log := filepath.Join(root, "presets.log")
 	program(t, m, "systemctl", fmt.Sprintf(`echo "$@" >> %s; for a in "$@"; do case $a in --root=*) test ! -s "${a#*=}/etc/machine-id" && echo before the id >> %[1]s;; esac; done; true`, log))
 	return log
 }
@@ -60,7 +61,7 @@ func TestMachineID(t *testing.T) {
 			if c.before != "-" {
 				write(t, file, c.before)
 			}
-			log := presets(t, m)
+			log := presets(t, m, root)
 			out, err := apply(t, m, Identity{Root: root, ID: machineID})
 			if c.bad != (err != nil) {
 				t.Fatalf("error %v", err)
@@ -87,7 +88,7 @@ func TestMachineID(t *testing.T) {
 
 func TestPresetsAreAppliedBeforeThereIsAnID(t *testing.T) {
 	m, root := testMachine(t)
-	log := presets(t, m)
+	log := presets(t, m, root)
 	settle(t, m, Identity{Root: root, ID: machineID})
 	if got, want := contentOf(t, log), "--root="+root+" preset-all --preset-mode=enable-only\nbefore the id\n"; got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -58,7 +58,7 @@ func (l Link) Resolve(look Look) (State, Act, error) {
 		}
 	} else if entry.Mode&fs.ModeSymlink != 0 && entry.Target == l.Target {
 		uid, gid, err := look.Owner(l.Root, l.Owner)
-		return dressing(entry.UID == uid && entry.GID == gid, err, makeLink{Link: l, keep: true})
+		return dressing(entry.UID == uid && entry.GID == gid, err, makeLink{Link: l, was: was(entry), keep: true})
 	}
 	switch {
 	case same:
@@ -66,13 +66,17 @@ func (l Link) Resolve(look Look) (State, Act, error) {
 	case !l.Overwrite:
 		return unresolved, nil, fmt.Errorf("%s: %w", l.Path, ErrExists)
 	}
-	return NotSo, makeLink{Link: l}, nil
+	return NotSo, makeLink{Link: l, was: was(entry)}, nil
 }
 
 type makeLink struct {
 	Link
+	was  before
 	keep bool // it leads to the right place; only the owner is not right
 }
+
+// Effect tells what has the name.
+func (l makeLink) Effect() (Effect, []string) { return l.was.replaced(l.Path) }
 
 func (l makeLink) String() string {
 	if l.keep {
@@ -81,8 +85,14 @@ func (l makeLink) String() string {
 	return "link " + l.Path + " to " + l.Target
 }
 
+// do makes the link anew even if only its owner is not right: a symbolic link too can
+// have another name somewhere.
 func (l makeLink) do(_ context.Context, m *Machine) error {
 	t, err := m.tree(l.Root)
+	if err != nil {
+		return err
+	}
+	uid, gid, err := m.owner(l.Root, l.Owner)
 	if err != nil {
 		return err
 	}
@@ -91,45 +101,38 @@ func (l makeLink) do(_ context.Context, m *Machine) error {
 		return err
 	}
 	defer unix.Close(dir)
-	temp := base
-	if !l.keep {
-		temp = unverified + temporary()
+	temp, err := provisional(dir, base, func(name string) error {
 		if l.Hard {
-			err = l.hard(t, dir, temp)
-		} else {
-			err = unix.Symlinkat(l.Target, dir, temp)
+			return l.hard(t, dir, name)
 		}
-		if err != nil {
-			return &fs.PathError{Op: "link", Path: l.Path, Err: err}
-		}
+		return unix.Symlinkat(l.Target, dir, name)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "link", Path: l.Path, Err: err}
 	}
+	// After a rename there is nothing of that name, but where both names led to one
+	// file already: then rename(2) does nothing.
+	defer unix.Unlinkat(dir, temp, 0)
 	if !l.Hard {
-		uid, gid, err := m.owner(l.Root, l.Owner)
-		if err == nil && (uid != 0 || gid != 0 || m.uid != 0 || l.keep) {
-			err = unix.Fchownat(dir, temp, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
-		}
-		if err != nil {
-			if !l.keep {
-				_ = unix.Unlinkat(dir, temp, 0)
-			}
+		if err := unix.Fchownat(dir, temp, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return fmt.Errorf("owner of %s: %w", l.Path, err)
 		}
 	}
-	if l.keep {
-		return nil
+	may := nothing
+	switch {
+	case l.Overwrite:
+		may = anything
+	case l.keep:
+		may = anyFile
 	}
-	if err := m.replace(dir, temp, base, l.Overwrite); err != nil {
-		_ = unix.Unlinkat(dir, temp, 0)
-		return err
-	}
-	return nil
+	return rename(dir, temp, base, may)
 }
 
-func (l makeLink) hard(t *tree, dir int, temp string) error {
-	from, name, err := t.parent(l.Target, false)
+func (l makeLink) hard(t *tree, dir int, name string) error {
+	from, target, err := t.parent(l.Target, false)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(from)
-	return unix.Linkat(from, name, dir, temp, 0)
+	return unix.Linkat(from, target, dir, name, 0)
 }

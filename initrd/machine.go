@@ -2,8 +2,6 @@ package initrd
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,7 +29,6 @@ type Machine struct {
 	Wait     time.Duration // how long to wait for a device that must come
 	Tell     func(string)  // progress; nil is silence
 
-	uid      int
 	memory   Memory
 	mu       sync.Mutex
 	trees    map[string]*tree
@@ -49,7 +46,6 @@ func NewMachine(run string, client *resource.Client) (*Machine, error) {
 		Run:      run,
 		Programs: []string{"/usr/bin", "/usr/sbin", "/usr/lib/systemd", "/bin", "/sbin"},
 		Wait:     90 * time.Second,
-		uid:      os.Geteuid(),
 		trees:    map[string]*tree{},
 		receipts: map[Receipt]bool{},
 	}
@@ -107,6 +103,49 @@ func (m *Machine) tree(root string) (*tree, error) {
 	return t, err
 }
 
+// Settle waits until what a boot wrote below its new root is on the disks. The record
+// says "complete" after that; a power cut must not then leave empty files, which no later
+// boot would look for. Below any other root there is no record, and what is written is
+// as safe as what cp(1) writes.
+func (m *Machine) Settle() error {
+	m.mu.Lock()
+	boot := m.trees[BootRoot] != nil
+	m.mu.Unlock()
+	if !boot {
+		return nil
+	}
+	mounts, _, err := mountinfo()
+	if err != nil {
+		return err
+	}
+	for _, where := range lastingBelow(mounts, BootRoot) {
+		if err := syncfs(where); err != nil {
+			return &fs.PathError{Op: "sync", Path: where, Err: err}
+		}
+	}
+	return nil
+}
+
+// lastingBelow gives the mount points at and below a directory of what can be written
+// and has a disk.
+func lastingBelow(mounts []Mounted, dir string) (where []string) {
+	for _, m := range mounts {
+		if (m.Where == dir || strings.HasPrefix(m.Where, dir+"/")) && !m.ReadOnly && m.Type != "tmpfs" && m.Type != "autofs" {
+			where = append(where, m.Where)
+		}
+	}
+	return where
+}
+
+func syncfs(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Syncfs(fd)
+}
+
 // forget closes what was opened at or below a directory that is mounted over.
 func (m *Machine) forget(where string) {
 	m.mu.Lock()
@@ -137,58 +176,6 @@ func (m *Machine) leave(r Receipt) {
 	}
 	defer f.Close()
 	fmt.Fprintln(f, strconv.Quote(r.Name))
-}
-
-// replace gives the file temp its real name. With overwrite a directory in the
-// way is removed with all that is in it, as Ignition's overwrite asks.
-func (m *Machine) replace(dir int, temp, base string, overwrite bool) error {
-	err := unix.Renameat(dir, temp, dir, base)
-	if overwrite && errors.Is(err, unix.EISDIR) {
-		if err := removeAllAt(dir, base, 0); err != nil {
-			return err
-		}
-		err = unix.Renameat(dir, temp, dir, base)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "rename", Path: base, Err: err}
-	}
-	return nil
-}
-
-// removeAllAt removes a directory by descriptors alone, so that no name can be
-// swapped for a link under it.
-func removeAllAt(dir int, base string, depth int) error {
-	if depth > 256 {
-		return &fs.PathError{Op: "remove", Path: base, Err: errors.New("more than 256 directories deep")}
-	}
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: base, Err: err}
-	}
-	d := os.NewFile(uintptr(fd), base)
-	defer d.Close()
-	entries, err := d.ReadDir(-1)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = removeAllAt(fd, e.Name(), depth+1)
-		} else {
-			err = unix.Unlinkat(fd, e.Name(), 0)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
-}
-
-// temporary is the random end of a temporary name.
-func temporary() string {
-	var b [8]byte
-	rand.Read(b[:]) // it cannot fail: crypto/rand ends the program instead
-	return hex.EncodeToString(b[:])
 }
 
 // owner turns names into numbers by the passwd and group files of root.
@@ -239,11 +226,12 @@ func idOf(data, name string) (int, error) {
 		if len(f) < 3 || f[0] != name {
 			continue
 		}
-		var id int
-		if _, err := fmt.Sscanf(f[2], "%d", &id); err != nil || id < 0 {
-			return 0, fmt.Errorf("%q has no number", name)
+		id, err := strconv.ParseUint(f[2], 10, 32)
+		if err != nil || id == 1<<32-1 || id == 1<<16-1 {
+			// Those two mean "none" and "do not change" to the kernel.
+			return 0, fmt.Errorf("%q has no number that can be used", name)
 		}
-		return id, nil
+		return int(id), nil
 	}
 	return 0, fmt.Errorf("%w %q", ErrUnknownOwner, name)
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // Preset wishes that units are enabled or disabled as the target's preset files
-// say (systemd.preset(5)). It is opaque: a receipt says that it ran.
+// say (systemd.preset(5)). It is opaque: a receipt says that it ran. The program can
+// change nothing outside of the root.
 type Preset struct {
 	Root  string
 	Units []string
@@ -37,7 +38,7 @@ func (p preset) String() string { return "run systemctl preset" }
 
 func (p preset) do(ctx context.Context, m *Machine) error {
 	argv := append([]string{"systemctl", "--root=" + path.Join("/", p.Root), "--no-reload", "preset"}, p.Units...)
-	if _, _, err := m.run(ctx, Program{Argv: argv}); err != nil {
+	if _, _, err := m.runBelow(ctx, p.Root, Program{Argv: argv}); err != nil {
 		return err
 	}
 	m.leave(p.receipt())

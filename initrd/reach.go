@@ -1,16 +1,11 @@
 package initrd
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -18,113 +13,169 @@ import (
 	"pilotlight/config/resource"
 )
 
+const (
+	// dialTime bounds one connection, from the name to the last of its addresses.
+	dialTime = 30 * time.Second
+	// dialHead is how long an address is tried alone before the next one is tried
+	// too (RFC 8305, section 8).
+	dialHead = 250 * time.Millisecond
+	// dialMost bounds how many addresses of a name are tried.
+	dialMost = 8
+	// upTime bounds one attempt to bring the network up. systemd gives up before.
+	upTime = 5 * time.Minute
+)
+
 // A Network is the way out of the initrd. Nothing is brought up before the first
 // connection: a config that is wholly local costs no network.
 type Network struct {
 	Up   func(context.Context) error // brings the network up; nil where it is somebody else's
-	once sync.Once
+	Tell func(line string)           // is told every 10 s what is waited for; nil: nobody
+
+	// Twins are addresses at which the server of another address answers too, as
+	// the metadata servers of clouds do in both families. The two race as the
+	// addresses of a name do. The Host header stays that of the URL.
+	Twins map[netip.Addr]netip.Addr
+
+	mu     sync.Mutex
+	rising *rise // under way, or done; nil before, and after a failure
+}
+
+// rise is one attempt to bring the network up.
+type rise struct {
+	done chan struct{}
 	err  error
 }
 
 // Transport gives a transport whose connections bring the network up first, and
-// that finds names without a resolver on this machine.
+// that finds names without a resolver on this machine. Where a name has several
+// addresses they race, so that a dead one, or a family without a route, does not
+// cost the time that the other needs.
 func (n *Network) Transport(o resource.TransportOptions) http.RoundTripper {
-	dialer := &net.Dialer{Timeout: 30 * time.Second, Resolver: &net.Resolver{PreferGo: true, Dial: dialNameServer}}
-	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := n.bringUp(ctx, address); err != nil {
-			return nil, err
-		}
-		return dialer.DialContext(ctx, network, address)
-	}
+	o.Dial = n.dial
 	return resource.NewTransport(o)
 }
 
-func (n *Network) bringUp(ctx context.Context, address string) error {
-	if n.Up == nil {
-		return nil
+func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
 	}
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-			return nil
+	if err := n.bringUp(ctx, host); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	addrs, err := names{"/etc/resolv.conf", "/run/systemd/netif"}.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if twin, ok := n.Twins[addrs[0]]; ok && len(addrs) == 1 {
+		addrs = append(addrs, twin)
+	}
+	return dialFirst(ctx, network, port, addrs)
+}
+
+// dialFirst connects to the first address that answers. There is at least one.
+func dialFirst(ctx context.Context, network, port string, addrs []netip.Addr) (net.Conn, error) {
+	return race(ctx, dialHead, alternate(addrs), func(ctx context.Context, a netip.Addr) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(a.String(), port))
+	}, func(c net.Conn) { c.Close() })
+}
+
+// alternate orders addresses so that the families take turns, the first one's
+// first; within a family the order stays. It cuts the list at dialMost.
+func alternate(addrs []netip.Addr) []netip.Addr {
+	var same, other, list []netip.Addr
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Is4() == addrs[0].Unmap().Is4() {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
 		}
 	}
-	n.once.Do(func() { n.err = n.Up(ctx) })
-	if n.err != nil {
-		return fmt.Errorf("network: %w", n.err)
+	for i := range max(len(same), len(other)) {
+		list = append(list, same[min(i, len(same)):min(i+1, len(same))]...)
+		list = append(list, other[min(i, len(other)):min(i+1, len(other))]...)
+	}
+	return list[:min(len(list), dialMost)]
+}
+
+// bringUp waits until the network is up, for which it sees to that once. After a
+// failure the next connection tries again: a cable may be plugged in, a switch
+// may let packets through at last.
+func (n *Network) bringUp(ctx context.Context, host string) error {
+	if n.Up == nil || loopback(host) {
+		return nil
+	}
+	n.mu.Lock()
+	r := n.rising
+	if r == nil {
+		r = &rise{done: make(chan struct{})}
+		n.rising = r
+		// Whoever came first may give up before it is done. The others do not.
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upTime)
+			defer cancel()
+			stop := n.waiting(func() string { return "network: still coming up" })
+			r.err = n.Up(ctx)
+			stop()
+			if r.err != nil {
+				n.mu.Lock()
+				n.rising = nil
+				n.mu.Unlock()
+			}
+			close(r.done)
+		}()
+	}
+	n.mu.Unlock()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return fmt.Errorf("network: still coming up: %w", context.Cause(ctx))
+	}
+	if r.err != nil {
+		return fmt.Errorf("network: %w", r.err)
 	}
 	return nil
 }
 
+// waiting tells every 10 s what is waited for, until stop is called.
+func (n *Network) waiting(what func() string) (stop func()) {
+	if n.Tell == nil {
+		return func() {}
+	}
+	var ended sync.WaitGroup
+	end, begun := make(chan struct{}), time.Now()
+	ended.Go(func() {
+		ticker := time.NewTicker(10 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				n.Tell(fmt.Sprintf("%s (%s so far)", what(), time.Since(begun).Round(time.Second)))
+			case <-end:
+				return
+			}
+		}
+	})
+	return func() {
+		close(end)
+		ended.Wait()
+	}
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
 // StartNetwork has PID 1 start the initrd's network and waits until one link is
-// routable. It is what a unit may do from inside itself: network-online.target is
-// not ordered after any of ours.
+// routable. It is what a unit may do from inside itself: that of the network is not
+// ordered after any other of ours.
 func (m *Machine) StartNetwork(ctx context.Context) error {
 	m.say("bringing the network up")
-	_, _, err := m.run(ctx, Program{Argv: []string{"systemctl", "start", "network-online.target"}})
+	_, _, err := m.run(ctx, Program{Argv: []string{"systemctl", "start", "pilotlight-network.service"}})
 	return err
-}
-
-// dialNameServer connects to a name server. address is what /etc/resolv.conf gave
-// the resolver; where there is no such file, it is the resolver's default, which
-// is nobody, and the servers are those that networkd learned.
-func dialNameServer(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	if _, err := os.Stat("/etc/resolv.conf"); err == nil {
-		return d.DialContext(ctx, network, address)
-	}
-	servers, err := linkNameServers("/run/systemd/netif")
-	if err != nil {
-		return nil, err
-	}
-	var errs []error
-	for _, s := range servers {
-		conn, err := d.DialContext(ctx, network, net.JoinHostPort(s, "53"))
-		if err == nil {
-			return conn, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(append(errs, errors.New("no name server answers: none is in /etc/resolv.conf, and those that networkd learned do not connect"))...)
-}
-
-// linkNameServers reads the DNS= lines of networkd's state files: the state of all
-// links together, then that of each.
-func linkNameServers(dir string) ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "links", "*"))
-	if err != nil {
-		return nil, err
-	}
-	var servers []string
-	for _, name := range append([]string{filepath.Join(dir, "state")}, files...) {
-		data, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		lines := bufio.NewScanner(bytes.NewReader(data))
-		for lines.Scan() {
-			list, ok := strings.CutPrefix(lines.Text(), "DNS=")
-			if !ok {
-				continue
-			}
-			for _, s := range strings.Fields(list) {
-				// A server may carry a name after "#", for DNS over TLS.
-				s, _, _ = strings.Cut(s, "#")
-				if net.ParseIP(s) != nil {
-					servers = append(servers, s)
-				}
-			}
-		}
-		if len(servers) > 0 {
-			break
-		}
-	}
-	if len(servers) == 0 {
-		return nil, errors.New("there is no /etc/resolv.conf, and networkd learned of no name server")
-	}
-	return servers, nil
 }
 
 // MACTowards gives the hardware address of the interface whose address is used
@@ -135,21 +186,29 @@ func (n *Network) MACTowards(ctx context.Context, host string) (string, error) {
 	if err != nil {
 		name, port = strings.Trim(host, "[]"), "80"
 	}
-	address := net.JoinHostPort(name, port)
-	if err := n.bringUp(ctx, address); err != nil {
-		return "", err
-	}
-	dialer := &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: dialNameServer}}
+	var mu sync.Mutex
+	var last error
+	defer n.waiting(func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if last == nil {
+			return "looking for the way to " + host
+		}
+		return fmt.Sprintf("no way to %s yet: %v", host, last)
+	})()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		// UDP sends nothing: the kernel only chooses the way.
-		conn, err := dialer.DialContext(ctx, "udp", address)
+		conn, err := n.dial(ctx, "udp", net.JoinHostPort(name, port))
 		if err == nil {
 			defer conn.Close()
 			return macOf(conn.LocalAddr())
 		}
+		mu.Lock()
+		last = err
+		mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("no way to %s: %w", host, errors.Join(err, context.Cause(ctx)))
+			return "", fmt.Errorf("no way to %s: %w", host, lost{err, context.Cause(ctx)})
 		case <-time.After(pause):
 		}
 	}

@@ -7,98 +7,118 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pilotlight/config/resource"
 )
 
-// TestNameServersOfNetworkd reads state files as sd_network(3)'s writer leaves them.
-func TestNameServersOfNetworkd(t *testing.T) {
-	for name, c := range map[string]struct {
-		files map[string]string
-		want  []string
-	}{
-		"the state of all links": {
-			map[string]string{"state": "OPER_STATE=routable\nDNS=10.0.2.3 fec0::3\nNTP=10.0.2.9\n", "links/2": "DNS=192.0.2.1\n"},
-			[]string{"10.0.2.3", "fec0::3"},
-		},
-		"a link, where all together say nothing": {
-			map[string]string{"state": "OPER_STATE=routable\nDNS=\n", "links/2": "ADMIN_STATE=configured\nDNS=192.0.2.1\n"},
-			[]string{"192.0.2.1"},
-		},
-		"no state, the first link that knows one": {
-			map[string]string{"links/1": "ADMIN_STATE=unmanaged\n", "links/2": "DNS=192.0.2.2\n", "links/3": "DNS=192.0.2.3\n"},
-			[]string{"192.0.2.2"},
-		},
-		"a name for DNS over TLS": {
-			map[string]string{"state": "DNS=9.9.9.9#dns.quad9.net 2620:fe::fe#dns.quad9.net\n"},
-			[]string{"9.9.9.9", "2620:fe::fe"},
-		},
-		"what is no address": {
-			map[string]string{"state": "DNS=dns.example 192.0.2.4\nXDNS=192.0.2.5\n"},
-			[]string{"192.0.2.4"},
-		},
-	} {
-		dir := t.TempDir()
-		for file, text := range c.files {
-			write(t, filepath.Join(dir, file), text)
-		}
-		got, err := linkNameServers(dir)
-		if err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%s: %q %v, want %q", name, got, err, c.want)
-		}
-	}
-	for name, files := range map[string]map[string]string{
-		"nothing at all": {}, "no server": {"state": "DNS=\n", "links/2": "DNS=\n"},
-	} {
-		dir := t.TempDir()
-		for file, text := range files {
-			write(t, filepath.Join(dir, file), text)
-		}
-		if got, err := linkNameServers(dir); err == nil || !strings.Contains(err.Error(), "networkd learned of no name server") {
-			t.Errorf("%s: %q %v", name, got, err)
-		}
-	}
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "state/is-a-directory"), "")
-	if _, err := linkNameServers(dir); err == nil {
-		t.Error("a file that cannot be read is as if there were none")
-	}
-}
-
-func TestNetworkComesUpOnceAndBeforeTheFirstConnection(t *testing.T) {
-	var mu sync.Mutex
-	ups := 0
+// TestNetworkComesUpBeforeTheFirstConnection: once for all that wait for it, and once
+// more for who comes after a failure.
+func TestNetworkComesUpBeforeTheFirstConnection(t *testing.T) {
+	var ups atomic.Int32
 	down := errors.New("no carrier")
-	n := &Network{Up: func(context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		ups++
+	end := make(chan struct{})
+	n := &Network{Up: func(ctx context.Context) error {
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("no bound")
+		}
+		ups.Add(1)
+		<-end
 		return down
 	}}
 	transport := n.Transport(resource.TransportOptions{})
+	get := func(ctx context.Context) error {
+		// A documentation address (RFC 5737): nothing may be sent there.
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://192.0.2.1/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := transport.RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	// Who gives up takes nothing from the others.
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() { first <- get(ctx) }()
+	for ups.Load() == 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one who gave up: %v", err)
+	}
 	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			// A documentation address (RFC 5737): nothing may be sent there.
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1/", nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if resp, err := transport.RoundTrip(req); !errors.Is(err, down) || !strings.Contains(err.Error(), "network: no carrier") {
-				t.Errorf("%v %v", resp, err)
-			}
-		})
+	errs := make([]error, 8)
+	for i := range errs {
+		wg.Go(func() { errs[i] = n.bringUp(t.Context(), "192.0.2.1") })
 	}
+	close(end)
 	wg.Wait()
-	if ups != 1 {
-		t.Errorf("brought up %d times", ups)
+	for _, err := range errs {
+		if !errors.Is(err, down) || !strings.Contains(err.Error(), "network: no carrier") {
+			t.Errorf("%v", err)
+		}
 	}
+	before := ups.Load()
+	if err := get(t.Context()); !errors.Is(err, down) || ups.Load() != before+1 {
+		t.Errorf("%v, brought up %d times, %d before", err, ups.Load(), before)
+	}
+	n.Up = func(context.Context) error { ups.Add(1); return nil }
+	before = ups.Load()
+	for range 3 {
+		if err := n.bringUp(t.Context(), "192.0.2.1"); err != nil || ups.Load() != before+1 {
+			t.Errorf("%v, brought up %d times", err, ups.Load()-before)
+		}
+	}
+}
+
+// TestWaitingIsTold: the network, and then the way to a host, take their time.
+func TestWaitingIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		n := &Network{
+			Up: func(ctx context.Context) error {
+				select {
+				case <-time.After(25 * time.Second):
+				case <-ctx.Done():
+					t.Error("who waits has ended it")
+				}
+				return errors.New("no carrier")
+			},
+			Tell: func(line string) { lines = append(lines, line) },
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Second)
+		defer cancel()
+		if err := n.bringUp(ctx, "192.0.2.1"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "network: still coming up") {
+			t.Errorf("error %v", err)
+		}
+		synctest.Wait()
+		if want := []string{"network: still coming up (10s so far)", "network: still coming up (20s so far)"}; !slices.Equal(lines, want) {
+			t.Errorf("told %q", lines)
+		}
+		time.Sleep(time.Minute)
+
+		lines = nil
+		n.Up = func(context.Context) error { return errors.New("no carrier") }
+		ctx, cancel = context.WithTimeout(t.Context(), 24*time.Second)
+		defer cancel()
+		if _, err := n.MACTowards(ctx, "192.0.2.1"); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("error %q", err)
+		}
+		if want := []string{"no way to 192.0.2.1 yet: network: no carrier (10s so far)", "no way to 192.0.2.1 yet: network: no carrier (20s so far)"}; !slices.Equal(lines, want) {
+			t.Errorf("told %q", lines)
+		}
+	})
 }
 
 func TestLoopbackNeedsNoNetwork(t *testing.T) {
@@ -133,10 +153,6 @@ func TestNoWayToAHostEndsWithTheContext(t *testing.T) {
 	cancel(over)
 	_, err := (&Network{}).MACTowards(ctx, "192.0.2.1:80")
 	if !errors.Is(err, over) || !strings.Contains(err.Error(), "no way to 192.0.2.1:80") {
-		t.Errorf("error %v", err)
-	}
-	down := errors.New("no carrier")
-	if _, err := (&Network{Up: func(context.Context) error { return down }}).MACTowards(t.Context(), "192.0.2.1"); !errors.Is(err, down) {
 		t.Errorf("error %v", err)
 	}
 }

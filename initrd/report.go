@@ -12,55 +12,66 @@ import (
 )
 
 // A Report says what this boot was and did. It lies at /run/pilotlight/report.json
-// from the first unit on, outlives switch-root, and holds no secrets.
+// from the first unit on, outlives switch-root, and holds no secrets. pilotlight status
+// prints it; with --json it is that file. Members may be added to it; what is there
+// keeps its name and meaning as long as the version is 1.
 type Report struct {
 	Version   int             `json:"version"` // 1
 	BootID    string          `json:"bootId"`
-	State     string          `json:"state"` // "running", "complete" or "failed"
-	Boot      string          `json:"boot"`  // "first", "interrupted" or "later"
-	Platform  string          `json:"platform,omitempty"`
-	Provision string          `json:"provision,omitempty"`
-	Record    string          `json:"record"` // where the record lies, for people
-	Config    string          `json:"config,omitempty"`
-	Documents []ReportedInput `json:"documents,omitempty"`
-	PCR       map[string]any  `json:"pcr,omitempty"`
-	Warnings  []string        `json:"warnings,omitempty"`
-	Stages    []ReportedStage `json:"stages"`
-	Failure   *Failure        `json:"failure,omitempty"`
+	State     string          `json:"state"`               // "running", "complete" or "failed"
+	Boot      string          `json:"boot"`                // "first", "interrupted" or "later"; "" as long as it is not known
+	Platform  string          `json:"platform,omitempty"`  // as in pilotlight.platform=
+	Provision string          `json:"provision,omitempty"` // the provision id, a UUID
+	Record    string          `json:"record"`              // where the record lies, for people; "nowhere" without one
+	Config    string          `json:"config,omitempty"`    // the SHA-256 of all documents, in hexadecimal
+	Documents []ReportedInput `json:"documents,omitempty"` // in the order in which they were measured
+	PCR       *ReportedPCR    `json:"pcr,omitempty"`       // what the config was measured into; none without a TPM
+	Warnings  []string        `json:"warnings,omitempty"`  // for people
+	Stages    []ReportedStage `json:"stages"`              // those that ran, in the order of the boot
+	Failure   *Failure        `json:"failure,omitempty"`   // why State is "failed"
+	Initrd    *Timeline       `json:"initrd,omitempty"`    // the other units of the initrd, by PID 1's word; none before the end
 }
 
 // A ReportedInput is one document of the config, by its digest.
 type ReportedInput struct {
 	Name   string `json:"name"`
-	Source string `json:"source"`
-	SHA256 string `json:"sha256"`
+	Source string `json:"source"` // for people, without secrets
+	SHA256 string `json:"sha256"` // of its bytes as they were measured, in hexadecimal
+}
+
+// A ReportedPCR is a PCR with its value when all of the config was measured.
+type ReportedPCR struct {
+	Index int               `json:"index"`
+	Banks map[string]string `json:"banks"` // hexadecimal, by the name of the bank: sha256
 }
 
 // A ReportedStage is one stage that ran.
 type ReportedStage struct {
-	Name  string         `json:"name"`
-	At    float64        `json:"at"` // seconds since the kernel started
-	Took  float64        `json:"took"`
+	Name  string         `json:"name"` // "fetch", or of a stage of the config: "repart", "verity", …
+	At    float64        `json:"at"`   // seconds since the kernel started
+	Took  float64        `json:"took"` // seconds
 	Steps []ReportedStep `json:"steps"`
 }
 
-// A ReportedStep is one step of a stage.
+// A ReportedStep is one step of a stage that was reached.
 type ReportedStep struct {
-	Wish    string  `json:"wish"`
-	State   string  `json:"state"`
-	Deed    string  `json:"deed,omitempty"`
-	Changed bool    `json:"changed"`
-	Took    float64 `json:"took"`
-	Why     string  `json:"why,omitempty"`
-	Error   string  `json:"error,omitempty"`
+	Wish    string   `json:"wish"`             // what shall be so, in one line
+	State   string   `json:"state"`            // how that stood before: "so", "not so", "after" or "moot"
+	Deed    string   `json:"deed,omitempty"`   // what was done, or would be, in one line
+	Effect  string   `json:"effect,omitempty"` // of the deed: "makes", "changes" or "destroys"
+	Lost    []string `json:"lost,omitempty"`   // what the deed destroys, for people
+	Changed bool     `json:"changed"`          // the deed was done, and then the wish was so
+	Took    float64  `json:"took"`             // seconds
+	Why     string   `json:"why,omitempty"`    // of "after" and "moot": the reason
+	Error   string   `json:"error,omitempty"`
 }
 
 // A Failure is the three lines that the console shows.
 type Failure struct {
-	Stage string `json:"stage"`
+	Stage string `json:"stage"` // or another part of a boot, such as "fetch"
 	What  string `json:"what"`
 	Where string `json:"where,omitempty"` // in the config: document, line, path
-	Next  string `json:"next"`
+	Next  string `json:"next"`            // what to do
 }
 
 // Lines gives the lines for the console: what failed, where in the config it is
@@ -81,6 +92,9 @@ func ReportStage(name string, at, took float64, outcomes []Outcome) ReportedStag
 			continue
 		}
 		r := ReportedStep{Wish: o.Wish, State: o.State.String(), Deed: o.Deed, Changed: o.Changed, Took: o.Took.Seconds()}
+		if o.Deed != "" {
+			r.Effect, r.Lost = o.Effect.String(), o.Lost
+		}
 		if o.Why != nil {
 			r.Why = o.Why.Error()
 		}

@@ -95,14 +95,14 @@ func TestOutcomesInTheReport(t *testing.T) {
 		{Wish: "a", State: So, Reached: true, Took: 250 * time.Millisecond},
 		{Wish: "b", State: NotSo, Deed: "make b", Changed: true, Reached: true},
 		{Wish: "c", State: Moot, Why: why, Reached: true},
-		{Wish: "d", State: NotSo, Deed: "make d", Err: wrong, Reached: true},
+		{Wish: "d", State: NotSo, Deed: "make d", Effect: Destroys, Lost: []string{"d"}, Err: wrong, Reached: true},
 		{Wish: "e"},
 	}
 	want := ReportedStage{Name: "etc", At: 1.5, Took: 2, Steps: []ReportedStep{
 		{Wish: "a", State: "so", Took: 0.25},
-		{Wish: "b", State: "not so", Deed: "make b", Changed: true},
+		{Wish: "b", State: "not so", Deed: "make b", Effect: "makes", Changed: true},
 		{Wish: "c", State: "moot", Why: "no TPM"},
-		{Wish: "d", State: "not so", Deed: "make d", Error: "disk full"},
+		{Wish: "d", State: "not so", Deed: "make d", Effect: "destroys", Lost: []string{"d"}, Error: "disk full"},
 	}}
 	if got := ReportStage("etc", 1.5, 2, outcomes); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)

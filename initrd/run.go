@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
+	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,6 +43,12 @@ const Overlap = 50
 // at once, since handing it to another thread would take longer.
 type Lingering interface{ Lingers() bool }
 
+// Settling is a host whose deeds may still be on their way to a disk when they are done.
+type Settling interface {
+	// Settle returns when they have arrived.
+	Settle() error
+}
+
 // An Error says which step failed, and keeps what it wanted.
 type Error struct {
 	Step Step
@@ -61,6 +68,9 @@ var ErrStillAfter = errors.New("what it needs was not made by any earlier step")
 // common overlap. In mode Apply each wish that is not so is made so and looked
 // at again: a deed that ended well without its wish coming true is an error.
 // After the first failure nothing new begins.
+//
+// What was changed is on the disk when Run returns without an error, if the host
+// knows to wait for that ([Settling]): once for all steps, not for each.
 //
 // Outcomes are in list order, one for each step. The error is that of the first
 // step, in list order, that failed, as an *Error. tell, where not nil, hears of
@@ -127,6 +137,11 @@ func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int,
 			return outcomes, &Error{Step: steps[i], Err: err}
 		}
 	}
+	if s, ok := host.(Settling); ok && slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Changed }) {
+		if err := s.Settle(); err != nil {
+			return outcomes, err
+		}
+	}
 	return outcomes, ctx.Err()
 }
 
@@ -186,47 +201,45 @@ func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
 // absolute path stand for themselves.
 func conflicts(steps []Step) [][]int {
 	waits := make([][]int, len(steps))
-	at := map[string][]int{}    // steps that touch exactly this name
-	below := map[string][]int{} // steps that touch something below this name
+	at := map[string][]int{}           // steps that touch exactly this name
+	below := map[string][]int{}        // steps that touch something below this name
+	waiting := make([]int, len(steps)) // for each step, the last one that needs it
 	for i, s := range steps {
-		seen := map[int]bool{}
 		need := func(list []int) {
 			for _, j := range list {
-				if !seen[j] {
-					seen[j] = true
+				if waiting[j] < i {
+					waiting[j] = i
 					waits[i] = append(waits[i], j)
 				}
 			}
 		}
 		names := s.Touches()
 		for _, name := range names {
-			need(at[name])
-			need(below[name])
-			for _, up := range parents(name) {
+			for up := range upwards(name) {
 				need(at[up])
 			}
+			need(below[name])
 		}
 		for _, name := range names {
 			at[name] = append(at[name], i)
-			for _, up := range parents(name) {
-				below[up] = append(below[up], i)
+			for up := range upwards(name) {
+				if up != name {
+					below[up] = append(below[up], i)
+				}
 			}
 		}
 	}
 	return waits
 }
 
-// parents lists the directories above an absolute path, nearest first. The root
-// itself is among them only for what it holds directly: nothing here wants "/".
-func parents(name string) []string {
-	if !strings.HasPrefix(name, "/") {
-		return nil
-	}
-	var list []string
-	for p := path.Dir(path.Clean(name)); ; p = path.Dir(p) {
-		list = append(list, p)
-		if p == "/" {
-			return list
+// upwards gives a name and, of an absolute path, the directories above it, nearest first.
+func upwards(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for {
+			if !yield(name) || name == "/" || !strings.HasPrefix(name, "/") {
+				return
+			}
+			name = name[:max(strings.LastIndexByte(name, '/'), 1)]
 		}
 	}
 }

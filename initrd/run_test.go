@@ -234,3 +234,42 @@ func TestCancelledRunBeginsNothing(t *testing.T) {
 		t.Fatalf("err %v, did %v", err, w.did)
 	}
 }
+
+// settling is a host that has to be waited for.
+type settling struct {
+	worldHost
+	after []int // how many deeds were done when it was asked
+	err   error
+}
+
+func (s *settling) Settle() error {
+	s.after = append(s.after, len(s.did))
+	return s.err
+}
+
+// TestWhatWasChangedSettlesOnce, after the last deed; what changed nothing waits for nothing.
+func TestWhatWasChangedSettlesOnce(t *testing.T) {
+	lost := errors.New("the disk is gone")
+	for _, c := range []struct {
+		mode Mode
+		so   []string
+		err  error
+		want []int
+	}{{Apply, nil, nil, []int{2}}, {Apply, nil, lost, []int{2}}, {Plan, nil, nil, nil}, {Apply, []string{"a", "b"}, lost, nil}} {
+		host := &settling{worldHost: worldHost{newWorld(c.so...)}, err: c.err}
+		_, err := Run(t.Context(), host, []Step{toy{word: "a"}, toy{word: "b"}}, c.mode, nil)
+		if !slices.Equal(host.after, c.want) || c.want != nil && !errors.Is(err, c.err) || c.want == nil && err != nil {
+			t.Errorf("mode %v: asked after %v deeds, want %v; error %v", c.mode, host.after, c.want, err)
+		}
+	}
+}
+
+func TestLastingBelow(t *testing.T) {
+	got := lastingBelow([]Mounted{
+		{Where: "/", Type: "rootfs"}, {Where: "/sysroot", Type: "ext4"}, {Where: "/sysroot/usr", Type: "erofs", ReadOnly: true},
+		{Where: "/sysroot/var", Type: "ext4"}, {Where: "/sysroot/tmp", Type: "tmpfs"}, {Where: "/sysrootish", Type: "ext4"},
+	}, BootRoot)
+	if want := []string{"/sysroot", "/sysroot/var"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -61,6 +61,9 @@ func (s spread) String() string {
 	return "move the end of the partition table to the end of " + s.disk.Node
 }
 
+// Effect is that the table is written anew; no data is lost.
+func (s spread) Effect() (Effect, []string) { return Changes, nil }
+
 func (s spread) do(_ context.Context, _ *Machine) error {
 	f, err := os.OpenFile(s.disk.Node, os.O_RDWR, 0)
 	if err != nil {

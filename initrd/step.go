@@ -88,36 +88,6 @@ type Act interface {
 	do(context.Context, *Machine) error
 }
 
-// An Effect is what a deed does to what is there already.
-type Effect int
-
-// The effects, from the harmless one on.
-const (
-	Makes    Effect = iota // what was not there
-	Changes                // what is there, and no data is lost
-	Destroys               // what is there is lost
-)
-
-func (e Effect) String() string {
-	switch e {
-	case Makes:
-		return "makes"
-	case Changes:
-		return "changes"
-	case Destroys:
-		return "destroys"
-	}
-	return "unknown"
-}
-
-// An Affecting act says what it does to what is there. One that does not say so
-// makes something new.
-type Affecting interface {
-	// Effect is the gravest of the act's effects; with Destroys, lost names what
-	// is lost, in words for people.
-	Effect() (effect Effect, lost []string)
-}
-
 // A Look is the machine, read-only. Paths below root have their symbolic links
 // resolved inside root, so that a link to /etc/passwd in a target root never
 // means the initrd's own.
@@ -208,7 +178,7 @@ func (q Query) Argv() ([]string, error) {
 		"systemd-repart":  dryRun,
 		"dmsetup":         func(a []string) bool { return len(a) > 0 && (a[0] == "table" || a[0] == "status") },
 		"udevadm":         func(a []string) bool { return len(a) > 0 && a[0] == "settle" },
-		"systemctl":       func(a []string) bool { return len(a) > 0 && a[0] == "is-enabled" },
+		"systemctl":       func(a []string) bool { return len(a) > 0 && (a[0] == "is-enabled" || a[0] == "show") },
 		"systemd-creds":   func(a []string) bool { return len(a) > 0 && a[0] == "decrypt" && a[len(a)-1] == "-" },
 		"systemd-analyze": func(a []string) bool { return len(a) > 0 && a[0] == "verify" },
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // Sysusers wishes that the target root has the users that its sysusers.d files
-// name (systemd-sysusers(8)). It is opaque: a receipt says that it ran.
+// name (systemd-sysusers(8)). It is opaque: a receipt says that it ran. The program can
+// change nothing outside of the root.
 type Sysusers struct{ Root string }
 
 func (s Sysusers) String() string { return "system users by sysusers.d" }
@@ -38,7 +39,7 @@ func (s sysusers) String() string { return "run systemd-sysusers" }
 
 func (s sysusers) do(ctx context.Context, m *Machine) error {
 	argv := []string{"systemd-sysusers", "--root=" + path.Join("/", s.Root)}
-	if _, said, err := m.run(ctx, Program{Argv: argv, Env: m.credentialEnv(), Quiet: true}); err != nil {
+	if _, said, err := m.runBelow(ctx, s.Root, Program{Argv: argv, Env: m.credentialEnv(), Quiet: true}); err != nil {
 		return err
 	} else if said != "" {
 		m.say("systemd-sysusers: %s", said)

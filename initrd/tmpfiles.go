@@ -8,6 +8,10 @@ import (
 // Tmpfiles wishes that the target root is as its tmpfiles.d files say
 // (systemd-tmpfiles(8), --create without --boot). It is opaque: a receipt says
 // that it ran.
+//
+// The program can change nothing outside of the root. Inside it has its own care for
+// links that an unprivileged user could have made (tmpfiles.d(5)); but a line that
+// adjusts or writes to a file, such as z or w, does so for all names of that file.
 type Tmpfiles struct{ Root string }
 
 func (t Tmpfiles) String() string { return "files by tmpfiles.d" }
@@ -39,7 +43,7 @@ func (t tmpfiles) do(ctx context.Context, m *Machine) error {
 		OK:    []int{65, 73},
 		Quiet: true,
 	}
-	if _, said, err := m.run(ctx, p); err != nil {
+	if _, said, err := m.runBelow(ctx, t.Root, p); err != nil {
 		return err
 	} else if said != "" {
 		m.say("systemd-tmpfiles: %s", said)

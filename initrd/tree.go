@@ -18,7 +18,8 @@ import (
 // Neither "..", nor a symbolic link, nor a race between looking and writing leads
 // out of it: every name is resolved by the kernel with RESOLVE_IN_ROOT
 // (openat2(2), Linux 5.6), and every write happens by a descriptor of the
-// directory that was resolved.
+// directory that was resolved. No directory is held open from one deed to the next:
+// what an earlier deed, or somebody else, put in its place counts.
 type tree struct {
 	fd   int
 	root string
@@ -126,48 +127,40 @@ func chmodDirectory(dir int, base string, mode uint32) error {
 
 // stat describes the last component itself.
 func (t *tree) stat(name string) (Entry, error) {
-	fd, base, err := t.parent(name, false)
+	fd, err := t.open(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: fs.ErrNotExist}
+	}
 	if err != nil {
-		if path.Clean("/"+name) == "/" {
-			fd, err = t.open("/", unix.O_PATH, 0)
-			if err != nil {
-				return Entry{}, err
-			}
-			defer unix.Close(fd)
-			return entryAt(fd, "", unix.AT_EMPTY_PATH, t.root)
-		}
-		if errors.Is(err, unix.ENOTDIR) {
-			return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: fs.ErrNotExist}
-		}
 		return Entry{}, err
 	}
 	defer unix.Close(fd)
-	return entryAt(fd, base, unix.AT_SYMLINK_NOFOLLOW, path.Join(t.root, name))
+	e, err := entryOf(fd)
+	if err != nil {
+		return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: err}
+	}
+	return e, nil
 }
 
-func entryAt(fd int, base string, flags int, shown string) (Entry, error) {
+// entryOf describes what a descriptor is of.
+func entryOf(fd int) (Entry, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(fd, base, &st, flags); err != nil {
-		return Entry{}, &fs.PathError{Op: "stat", Path: shown, Err: err}
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Entry{}, err
 	}
 	e := Entry{
-		Mode: fs.FileMode(st.Mode & 0o777), UID: int(st.Uid), GID: int(st.Gid),
+		Mode: permissionsOf(st.Mode), UID: int(st.Uid), GID: int(st.Gid),
 		Size: st.Size, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev,
-	}
-	for bit, mode := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
-		if st.Mode&bit != 0 {
-			e.Mode |= mode
-		}
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		e.Mode |= fs.ModeDir
 	case unix.S_IFLNK:
 		e.Mode |= fs.ModeSymlink
-		buf := make([]byte, 4096)
-		n, err := unix.Readlinkat(fd, base, buf)
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", buf)
 		if err != nil {
-			return Entry{}, &fs.PathError{Op: "readlink", Path: shown, Err: err}
+			return Entry{}, fmt.Errorf("readlink: %w", err)
 		}
 		e.Target = string(buf[:n])
 	case unix.S_IFBLK:
@@ -183,24 +176,21 @@ func entryAt(fd int, base string, flags int, shown string) (Entry, error) {
 }
 
 // read opens a regular file whose last component is no symbolic link.
-func (t *tree) read(name string) (*os.File, error) {
-	dir, base, err := t.parent(name, false)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(dir)
-	shown := path.Join(t.root, name)
+func (t *tree) read(name string) (handle, error) {
 	// O_NONBLOCK: a FIFO that somebody put there must not hold up a boot.
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := t.open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		err = fmt.Errorf("%w: a link stands in the file's place, or links lead in a circle", err)
+	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: shown, Err: err}
+		return -1, err
 	}
-	f := os.NewFile(uintptr(fd), shown)
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, &fs.PathError{Op: "open", Path: shown, Err: errors.New("not a regular file")}
+	h := handle(fd)
+	if _, err := h.regular(); err != nil {
+		h.Close()
+		return -1, &fs.PathError{Op: "open", Path: path.Join(t.root, name), Err: err}
 	}
-	return f, nil
+	return h, nil
 }
 
 // readAll reads a small file, following symbolic links inside the tree. At most
@@ -210,13 +200,28 @@ func (t *tree) readAll(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), path.Join(t.root, name))
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s: longer than %d bytes", f.Name(), limit)
+	h := handle(fd)
+	defer h.Close()
+	if _, err := h.regular(); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path.Join(t.root, name), Err: err}
 	}
-	return data, err
+	return readBounded(h, path.Join(t.root, name), limit)
+}
+
+// errTooLong is the fault of a file that is not read to its end: it may be sparse, and
+// larger than any disk or memory.
+var errTooLong = errors.New("the file is too long")
+
+// readBounded reads to the end, and fails where that is further than limit bytes away.
+func readBounded(in io.Reader, shown string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%w: more than %d bytes", errTooLong, limit)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: shown, Err: err}
+	}
+	return data, nil
 }
 
 // unixMode gives the permission bits in the kernel's encoding.
@@ -232,6 +237,21 @@ func unixMode(m fs.FileMode) uint32 {
 		bits |= unix.S_ISVTX
 	}
 	return bits
+}
+
+// permissionsOf is the other way round.
+func permissionsOf(bits uint32) fs.FileMode {
+	m := fs.FileMode(bits & 0o777)
+	if bits&unix.S_ISUID != 0 {
+		m |= fs.ModeSetuid
+	}
+	if bits&unix.S_ISGID != 0 {
+		m |= fs.ModeSetgid
+	}
+	if bits&unix.S_ISVTX != 0 {
+		m |= fs.ModeSticky
+	}
+	return m
 }
 
 // permissions are the bits that chmod sets.

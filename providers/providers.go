@@ -27,12 +27,12 @@ var ErrNone = errors.New("no config")
 type Platform struct {
 	Name   string   // as in pilotlight.platform=, ignition.platform.id=, --platform
 	Docs   string   // where its own documentation is
-	Match  []Marker // exact firmware markers, all of which must be there; none: by name alone
+	Match  []Marks  // firmware markers, one list of which must be there; none: by name alone
 	Config []Source // asked in order; the first that has a config wins
 }
 
 // All are the platforms that this version knows.
-var All = [...]Platform{file, metal, qemu}
+var All = [...]Platform{aws, file, gcp, metal, nocloud, qemu}
 
 // Named finds a platform by its name.
 func Named(name string) (Platform, error) {
@@ -62,6 +62,18 @@ type Answer struct {
 type Reach interface {
 	// Client fetches by http and https. The first request brings the network up.
 	Client() *resource.Client
+	// Metadata fetches from an address that only the machine's own cloud has. It is as
+	// Client, with a Transport of its own that uses no proxy: a proxy would ask another
+	// machine's cloud, or its own.
+	Metadata() *resource.Client
+	// Argument is the value of the last kernel argument of that name, "" if there is none.
+	Argument(name string) (string, error)
+	// Drives are the labelled file systems of all disks and their partitions, when udev
+	// is done with what it knows of by now.
+	Drives(context.Context) ([]Drive, error)
+	// Open mounts a drive for as long as use runs: read-only, where nobody else sees it.
+	// No symbolic link is followed there, and only regular files can be opened.
+	Open(d Drive, use func(root fs.FS) error) error
 	// Sys is the kernel's /sys.
 	Sys() fs.FS
 	// Labels are what this machine calls itself towards a matchbox at host: uuid,
@@ -71,12 +83,17 @@ type Reach interface {
 	File() (Answer, error)
 }
 
-// UserConfig asks the platform's sources in order. ErrNone when each of them has none.
+// UserConfig asks the platform's sources in order. ErrNone when each of them has
+// none, with what they say of it.
 func (p Platform) UserConfig(ctx context.Context, r Reach) (Answer, error) {
+	end := ErrNone
 	for _, s := range p.Config {
 		a, err := s.Ask(ctx, r)
 		switch {
 		case errors.Is(err, ErrNone):
+			if why, ok := errors.AsType[none](err); ok {
+				end = why
+			}
 			continue
 		case err != nil:
 			return Answer{}, fmt.Errorf("platform %s: %s: %w", p.Name, s.What, err)
@@ -85,5 +102,11 @@ func (p Platform) UserConfig(ctx context.Context, r Reach) (Answer, error) {
 		}
 		return a, nil
 	}
-	return Answer{}, fmt.Errorf("platform %s: %w", p.Name, ErrNone)
+	return Answer{}, fmt.Errorf("platform %s: %w", p.Name, end)
 }
+
+// none is an ErrNone that says why.
+type none string
+
+func (n none) Error() string { return ErrNone.Error() + ": " + string(n) }
+func (n none) Unwrap() error { return ErrNone }

@@ -16,7 +16,7 @@ import (
 var qemu = Platform{
 	Name:  "qemu",
 	Docs:  "https://www.qemu.org/docs/master/specs/fw_cfg.html",
-	Match: []Marker{{"class/dmi/id/sys_vendor", "QEMU"}},
+	Match: []Marks{{{"class/dmi/id/sys_vendor", "QEMU"}}},
 	Config: []Source{
 		{"fw_cfg", fwcfg("opt/org.pilotlight/config")},
 		{"fw_cfg", fwcfg("opt/com.coreos/config")},

@@ -1,9 +1,12 @@
 package providers
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -11,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"pilotlight/config/resource"
 )
@@ -27,6 +31,7 @@ type tape struct {
 
 // An exchange is a request and its answer.
 type exchange struct {
+	slow    bool     // the answer comes when nobody waits for it any more
 	request string   // method and what is asked for
 	headers []string // NAME: VALUE; all that Go does not send by itself
 	status  int
@@ -71,6 +76,13 @@ func (p *tape) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if want := append(next.headers, sent...); !slices.Equal(headers, sorted(want)) {
 		p.t.Errorf("%s with headers %q, want %q", got, headers, sorted(want))
 	}
+	if next.slow {
+		// The next request on the tape may come before this one is given up by the server.
+		p.mu.Unlock()
+		<-r.Context().Done()
+		p.mu.Lock()
+		return
+	}
 	for _, h := range next.answer {
 		name, value, _ := strings.Cut(h, ": ")
 		w.Header().Set(name, strings.ReplaceAll(value, "SERVER", p.server.URL))
@@ -90,14 +102,48 @@ func sorted(list []string) []string {
 
 // reach is what a machine of a test can reach.
 type reach struct {
-	sys    fs.FS
-	file   func() (Answer, error)
-	labels func(host string) (map[string]string, error)
+	sys      fs.FS
+	file     func() (Answer, error)
+	labels   func(host string) (map[string]string, error)
+	at       map[string]*tape // servers of the cloud, by HOST:PORT; nil is one that never connects
+	header   time.Duration    // how long an answer may take
+	patience time.Duration    // for the whole
+	tell     func(string)
+	argument map[string]string
+	drives   func() ([]Drive, error)
+	open     func(Drive, func(fs.FS) error) error
 }
 
 func (r reach) Client() *resource.Client {
 	return &resource.Client{Header: http.Header{"User-Agent": {"pilotlight/test"}}}
 }
+
+// errNoRoute is what a machine has without a family of addresses.
+var errNoRoute = errors.New("network is unreachable")
+
+// Metadata connects to the tapes of the test, and to nobody else.
+func (r reach) Metadata() *resource.Client {
+	c := r.Client()
+	c.ResponseHeaderTimeout, c.Patience, c.Tell = r.header, cmp.Or(r.patience, 20*time.Second), r.tell
+	c.Transport = resource.NewTransport(resource.TransportOptions{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		server, ok := r.at[address]
+		switch {
+		case !ok:
+			return nil, errNoRoute
+		case server == nil:
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return new(net.Dialer).DialContext(ctx, network, server.server.Listener.Addr().String())
+	}})
+	return c
+}
+
+func (r reach) Argument(name string) (string, error) { return r.argument[name], nil }
+
+func (r reach) Drives(context.Context) ([]Drive, error) { return r.drives() }
+
+func (r reach) Open(d Drive, use func(fs.FS) error) error { return r.open(d, use) }
 
 func (r reach) Sys() fs.FS {
 	if r.sys == nil {

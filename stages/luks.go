@@ -123,7 +123,7 @@ func sealable(r config.Repart, d initrd.Definition, measured int) error {
 		return nil
 	case "tpm2", "key-file+tpm2":
 		if r.TPM2PCRs == nil {
-			return fmt.Errorf("Encrypt=%s: say tpm2PCRs, the PCRs that it is bound to: [7] for the state of Secure Boot, [] for this TPM alone", e)
+			return fmt.Errorf("with Encrypt=%s say tpm2PCRs, the PCRs that it is bound to: [7] for the state of Secure Boot, [] for this TPM alone", e)
 		}
 		for word := range strings.FieldsFuncSeq(d.Value("Partition", "TPM2PCRs"), func(c rune) bool { return c == '+' || c == ',' || c == ' ' }) {
 			word, _, _ = strings.Cut(word, ":")
@@ -136,10 +136,10 @@ func sealable(r config.Repart, d initrd.Definition, measured int) error {
 		}
 	case "key-file":
 	default:
-		return fmt.Errorf("Encrypt=%s is not known: off, key-file, tpm2 or key-file+tpm2", e)
+		return fmt.Errorf("value Encrypt=%s is not known: off, key-file, tpm2 or key-file+tpm2", e)
 	}
 	if r.KeyFile == nil {
-		return fmt.Errorf("Encrypt=%s: say keyFile: without one systemd-repart takes an empty key", encryption(d))
+		return fmt.Errorf("with Encrypt=%s say keyFile: without one systemd-repart takes an empty key", encryption(d))
 	}
 	return nil
 }

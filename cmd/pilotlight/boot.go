@@ -7,12 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 	"time"
 
 	"pilotlight/config"
-	"pilotlight/config/resource"
 	"pilotlight/initrd"
 	"pilotlight/initrd/units"
 	"pilotlight/providers"
@@ -127,7 +127,7 @@ func givenMachineID(cmdline string, credentials fs.FS) (string, error) {
 		id = ""
 	}
 	if b, err := hex.DecodeString(id); id != "" && (err != nil || len(b) != 16) {
-		return "", errors.New("systemd.machine_id is no machine id")
+		return "", advised{errors.New("systemd.machine_id is no machine id"), "correct the kernel argument or credential"}
 	}
 	return id, nil
 }
@@ -135,8 +135,7 @@ func givenMachineID(cmdline string, credentials fs.FS) (string, error) {
 // fetch finds the config, measures it before it is read, and freezes it. Nothing
 // of it is carried out here, but for the network of this initrd.
 func (b *boot) fetch() error {
-	ctx, cancel := context.WithTimeoutCause(b.ctx, b.knobs.DeadlineOrDefault(),
-		fmt.Errorf("the deadline of %s is over (pilotlight.deadline=)", b.knobs.DeadlineOrDefault()))
+	ctx, cancel := context.WithTimeoutCause(b.ctx, b.knobs.DeadlineOrDefault(), overdue{b.knobs.DeadlineOrDefault()})
 	defer cancel()
 	begin, at := time.Now(), initrd.Uptime()
 
@@ -211,11 +210,12 @@ func (b *boot) fetch() error {
 	}
 	t.facts = b.facts(t.facts)
 	if frozen.Boot == string(stages.Later) && frozen.Digest() != b.memory.Record.Config {
-		return fmt.Errorf("the config is not the one that this machine was provisioned with (digest %.16s…, was %.16s…), and policy.run is first-boot",
-			frozen.Digest(), b.memory.Record.Config)
+		return advised{fmt.Errorf("the config is not the one that this machine was provisioned with (digest %.16s…, was %.16s…), and policy.run is first-boot",
+			frozen.Digest(), b.memory.Record.Config), "boot the image that it was provisioned with, or once with pilotlight.firstboot=yes to provision anew"}
 	}
 	if have, want := t.config.Pilotlight.Measure.PCROrDefault(), image.Config.Pilotlight.Measure.PCROrDefault(); have != want {
-		return fmt.Errorf("measure.pcr is %d, and the config was measured into PCR %d before it could be read: only a base fragment of the image can set it", have, want)
+		return advised{fmt.Errorf("measure.pcr is %d, and the config was measured into PCR %d before it could be read: only a base fragment of the image can set it", have, want),
+			"take measure.pcr out of the config"}
 	}
 	for _, f := range t.report {
 		b.show.tell("warning: " + f.Document + ":" + f.String())
@@ -242,10 +242,10 @@ func (b *boot) fetch() error {
 	}
 	want, err := t.want("measure", "network")
 	if err != nil {
-		return err
+		return advised{err, "correct the config"}
 	}
 	if err := b.machine.Preflight(want); err != nil {
-		return err
+		return advised{err, "pack the initrd anew with what it lacks (pilotlight initrd addon --check names all of it)"}
 	}
 	return b.reported("fetch", at, begin, steps)
 }
@@ -274,7 +274,10 @@ func (b *boot) ask(ctx context.Context, f initrd.Frozen, base []config.Document,
 	if err := b.outward.follow(ctx, got.Config); err != nil {
 		return f, err
 	}
-	f.Parts, err = fetchWholes(ctx, &got.Config, b.outward.fetch)
+	if f.Parts, err = fetchWholes(ctx, &got.Config, b.outward.fetch); err != nil {
+		return f, err
+	}
+	f.Parts, err = b.outward.keep(got.Config, f.Parts)
 	return f, err
 }
 
@@ -286,7 +289,7 @@ func userConfig(ctx context.Context, k config.Knobs, o *outward) (string, provid
 	var err error
 	if name != "" && name != "auto" {
 		if platform, err = providers.Named(name); err != nil {
-			return name, providers.Answer{}, err
+			return name, providers.Answer{}, advised{err, "correct pilotlight.platform= (or ignition.platform.id=) of the kernel arguments"}
 		}
 	}
 	switch {
@@ -299,9 +302,11 @@ func userConfig(ctx context.Context, k config.Knobs, o *outward) (string, provid
 		return name, a, err
 	}
 	if platform.Name == "" {
-		if platform, err = providers.Detect(o.Sys()); err != nil {
+		found, err := providers.Detect(ctx, o, k.MediaOrDefault())
+		if err != nil {
 			return "", providers.Answer{}, err
 		}
+		platform = found.Platform
 	}
 	a, err := platform.UserConfig(ctx, o)
 	return platform.Name, a, err
@@ -342,6 +347,7 @@ func (b *boot) thaw() (told, error) {
 		return told{}, err
 	}
 	t.facts = b.facts(t.facts)
+	maps.Copy(b.outward.authorities, frozen.Parts)
 	if err := b.outward.follow(b.ctx, t.config); err != nil {
 		return told{}, err
 	}
@@ -361,10 +367,30 @@ func (b *boot) stage(name string) error {
 	if err != nil || name != "report" {
 		return err
 	}
-	if err := b.machine.Amend(func(r *initrd.Report) { r.State = "complete" }); err != nil {
+	if err := b.complete(); err != nil {
 		return err
 	}
 	return b.machine.Melt()
+}
+
+// timesLimit is how long PID 1 may take to tell the times of its units.
+const timesLimit = 10 * time.Second
+
+// complete ends the report. PID 1 forgets the units of the initrd at switch-root, so
+// when they ran is asked for now.
+func (b *boot) complete() error {
+	ctx, cancel := context.WithTimeout(b.ctx, timesLimit)
+	defer cancel()
+	times, err := b.machine.Timeline(ctx)
+	if err != nil {
+		b.show.tell("when the other units ran is not in the report: " + err.Error())
+	}
+	return b.machine.Amend(func(r *initrd.Report) {
+		r.State = "complete"
+		if err == nil {
+			r.Initrd = &times
+		}
+	})
 }
 
 // run runs the steps of a stage.
@@ -385,7 +411,15 @@ func (b *boot) tell(stage string) func(int, initrd.Outcome) {
 }
 
 func (b *boot) reportInput(t told) error {
+	pcr := initrd.ReportedPCR{Index: t.config.Pilotlight.Measure.PCROrDefault()}
+	var err error
+	if pcr.Banks, err = b.machine.PCR(pcr.Index); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.show.tell(fmt.Sprintf("PCR %d is not in the report: %v", pcr.Index, err))
+	}
 	return b.machine.Amend(func(r *initrd.Report) {
+		if err == nil {
+			r.PCR = &pcr
+		}
 		r.Boot, r.Platform, r.Provision = t.frozen.Boot, t.frozen.Platform, t.frozen.Provision
 		r.Record, r.Config = b.memory.Place.String(), t.frozen.Digest()
 		r.Documents = nil
@@ -406,7 +440,7 @@ func (b *boot) reported(name string, at float64, begin time.Time, out []initrd.O
 
 // failed tells the three lines, and leaves them for what comes after.
 func (b *boot) failed(part string, err error) error {
-	f := initrd.Failure{Stage: part, What: err.Error(), Where: where(err, b.frozen), Next: next(part, err)}
+	f := failure(part, err, b.frozen)
 	for _, line := range f.Lines() {
 		b.show.note("%s", line)
 	}
@@ -416,35 +450,4 @@ func (b *boot) failed(part string, err error) error {
 		}
 	}
 	return errShown
-}
-
-// next says what to do about a failure.
-func next(part string, err error) string {
-	var record *initrd.RecordError
-	var invalid *config.InvalidError
-	var detect *providers.DetectError
-	var knob *config.KnobError
-	// Only the unit that fetches comes before everything that changes something.
-	unchanged := ""
-	if part == "fetch" {
-		unchanged = "nothing was changed; "
-	}
-	switch {
-	case errors.As(err, &record) && part == "fetch":
-		return unchanged + "repair or restore the record, or boot once with pilotlight.firstboot=yes to provision this machine anew"
-	case errors.As(err, &record):
-		return "is that partition full, read-only or damaged? mend it and boot again: a boot that is repeated goes on from here"
-	case errors.As(err, &invalid):
-		return unchanged + "correct the config (pilotlight validate shows every fault) and boot again"
-	case errors.As(err, &detect), errors.As(err, &knob):
-		return unchanged + "correct the kernel argument or credential and boot again"
-	case errors.Is(err, resource.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
-		return "is the server up, and the network there? then boot again; journalctl -u pilotlight-" + part + " has each try"
-	case errors.Is(err, resource.ErrHash):
-		return "what the server has is not what the config asks for; correct either and boot again"
-	}
-	if part == "verity" && errors.Is(err, fs.ErrNotExist) {
-		return "is this the root hash of the image on the disk? correct rootHash or write that image, and boot again: it goes on from here"
-	}
-	return "journalctl -b -u pilotlight-" + part + " has more; a boot that is repeated goes on from here"
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"pilotlight/config"
 	"pilotlight/config/resource"
 	"pilotlight/initrd"
-	"pilotlight/providers"
 	"pilotlight/stages"
 )
 
@@ -41,32 +39,6 @@ func TestMachineIDThatIsGiven(t *testing.T) {
 	} {
 		if got, err := givenMachineID(c.cmdline, c.credentials); got != c.want || c.bad != (err != nil) {
 			t.Errorf("%s: %q %v", name, got, err)
-		}
-	}
-}
-
-// TestFailureSaysWhatToDoNext: the third of the three lines, by what went wrong.
-func TestFailureSaysWhatToDoNext(t *testing.T) {
-	invalid := &config.InvalidError{}
-	for _, c := range []struct {
-		part string
-		err  error
-		want string
-	}{
-		{"fetch", &initrd.RecordError{Err: errors.New("x")}, "nothing was changed; repair or restore the record"},
-		{"fetch", fmt.Errorf("a: %w", invalid), "nothing was changed; correct the config"},
-		{"fetch", &providers.DetectError{}, "nothing was changed; correct the kernel argument"},
-		{"fetch", &config.KnobError{Err: errors.New("x")}, "nothing was changed; correct the kernel argument"},
-		// A record that cannot be written, after the disks were.
-		{"report", &initrd.RecordError{Err: errors.New("x")}, "is that partition full"},
-		{"root", &resource.Error{Err: resource.ErrUnreachable}, "is the server up"},
-		{"root", fmt.Errorf("a: %w", context.DeadlineExceeded), "is the server up"},
-		{"root", &resource.Error{Err: resource.ErrHash}, "what the server has is not what the config asks for"},
-		{"verity", fmt.Errorf("a: %w", fs.ErrNotExist), "is this the root hash of the image"},
-		{"root", errors.New("x"), "journalctl -b -u pilotlight-root has more"},
-	} {
-		if got := next(c.part, c.err); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
-			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"pilotlight/providers"
 )
 
 func completionVerb() verb {
@@ -49,8 +51,24 @@ type spelled struct {
 type spelledFlag struct {
 	name    string
 	value   placeholder // "" where it takes none
+	choices []string    // the values that there are, where they are few
 	text    string
 	repeats bool
+}
+
+// choices are the values of a flag that knows all of its values; nil for any other.
+func choices(flag string) []string {
+	switch flag {
+	case "stage":
+		return stageNames()
+	case "platform":
+		names := []string{"auto"}
+		for _, p := range providers.All {
+			names = append(names, p.Name)
+		}
+		return names
+	}
+	return nil
 }
 
 // spelledOut is every verb that people run.
@@ -66,7 +84,7 @@ func spelledOut(list []verb) []spelled {
 		v.prepare(set)
 		set.VisitAll(func(f *flag.Flag) {
 			value, text := flag.UnquoteUsage(f)
-			s.flags = append(s.flags, spelledFlag{name: f.Name, value: placeholder(strings.ToUpper(value)), text: text})
+			s.flags = append(s.flags, spelledFlag{name: f.Name, value: placeholder(strings.ToUpper(value)), choices: choices(f.Name), text: text})
 		})
 		s.readUsage()
 		out = append(out, s)
@@ -87,7 +105,7 @@ func (s *spelled) readUsage() {
 			at = &s.flags[i]
 		case isFlag || bare == "|":
 		case at != nil:
-			at.repeats = strings.HasSuffix(word, "...")
+			at.repeats = strings.HasSuffix(strings.TrimRight(word, "]"), "...")
 			at = nil
 		default:
 			s.argument = placeholder(bare)
@@ -164,7 +182,7 @@ func bashCompletion(list []spelled) []byte {
 	p(`# bash completion for pilotlight, as "pilotlight completion bash" prints it
 _pilotlight() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local flags='' files='' directories='' others='' argument='' words='' what
+	local flags='' files='' directories='' others='' argument='' words='' values='' before='' what
 	COMPREPLY=()
 	# --flag=value is three words, since bash breaks words at "=".
 	if [[ $cur == '=' ]]; then
@@ -185,12 +203,15 @@ _pilotlight() {
 	p("\tcase \"${COMP_WORDS[1]} ${COMP_WORDS[2]}\" in")
 	for _, s := range list {
 		var files, directories, others []string
+		var chosen []spelledFlag
 		for _, f := range s.flags {
 			switch {
 			case f.value.directory():
 				directories = append(directories, f.option())
 			case f.value.file():
 				files = append(files, f.option())
+			case f.choices != nil:
+				chosen = append(chosen, f)
 			case f.value != "":
 				others = append(others, f.option())
 			}
@@ -208,6 +229,13 @@ _pilotlight() {
 				p("\t\t%s=%s", l.name, quoted(strings.Join(l.list, " ")))
 			}
 		}
+		if len(chosen) > 0 {
+			p("\t\tcase $prev in")
+			for _, f := range chosen {
+				p("\t\t%s) values=%s ;;", f.option(), quoted(strings.Join(f.choices, " ")))
+			}
+			p("\t\tesac")
+		}
 		switch {
 		case s.argument.directory():
 			p("\t\targument=directory")
@@ -217,6 +245,12 @@ _pilotlight() {
 		p("\t\t;;")
 	}
 	p(`	esac
+	if [[ -n $values ]]; then
+		# Of a list with commas only the last is completed.
+		[[ $cur == *,* ]] && before=${cur%%,*},
+		mapfile -t COMPREPLY < <(compgen -P "$before" -W "$values" -- "${cur##*,}")
+		return
+	fi
 	what=$argument
 	if [[ " $others " == *" $prev "* ]]; then
 		return
@@ -309,7 +343,11 @@ func zshCompletion(list []spelled) []byte {
 				spec += "="
 			}
 			spec += "[" + plain(f.text) + "]"
-			if f.value != "" {
+			switch {
+			case f.choices != nil:
+				// _sequence completes a list with commas, whose last may be the only one.
+				spec += ":" + plain(string(f.value)) + ":_sequence compadd - " + strings.Join(f.choices, " ")
+			case f.value != "":
 				spec += ":" + plain(string(f.value)) + ":" + action(f.value)
 			}
 			line += " \\\n\t\t\t" + quoted(spec)
@@ -376,7 +414,10 @@ complete -c pilotlight -n __pilotlight_at -l version -d 'say which version this 
 		in := "complete -c pilotlight -n " + quoted("__pilotlight_in "+s.name)
 		for _, f := range s.flags {
 			line := in + " -l " + quoted(f.name)
-			if f.value != "" {
+			switch {
+			case f.choices != nil:
+				line += " -r -f -a " + quoted(strings.Join(f.choices, " "))
+			case f.value != "":
 				line += " -r" + action(f.value)
 			}
 			p("%s -d %s", line, quoted(f.text))

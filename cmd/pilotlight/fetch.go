@@ -4,15 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
-	"os"
 
 	"pilotlight/config"
 	"pilotlight/config/resource"
 	"pilotlight/initrd"
-	"pilotlight/providers"
 )
 
 func fetchVerb() verb {
@@ -43,43 +40,6 @@ example: pilotlight fetch --platform metal --url http://boot.example/ignition --
 				}
 				// It may hold secrets.
 				return c.writeTo(*output, 0o600, bytesTo(a.Bytes))
-			}
-		},
-	}
-}
-
-func detectVerb() verb {
-	return verb{
-		name: "detect", usage: "[--json]", short: "say which platform this machine is on",
-		long: `By what the firmware says, and nothing else: no address is asked.
-
-example: pilotlight detect`,
-		prepare: func(f *flag.FlagSet) func(*call) error {
-			asJSON := f.Bool("json", false, "print JSON")
-			return func(c *call) error {
-				if err := c.none(); err != nil {
-					return err
-				}
-				p, err := providers.Detect(os.DirFS("/sys"))
-				var d *providers.DetectError
-				if *asJSON && (err == nil || errors.As(err, &d)) {
-					answer := map[string]any{"platform": p.Name, "docs": p.Docs}
-					if d != nil {
-						answer = map[string]any{"platform": nil, "seen": append([]string{}, d.Seen...), "fits": append([]string{}, d.Fits...)}
-					}
-					if err := c.show.json(answer); err != nil {
-						return err
-					}
-					if d != nil {
-						return errShown
-					}
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				c.show.line("%s", p.Name)
-				return nil
 			}
 		},
 	}

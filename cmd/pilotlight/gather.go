@@ -90,6 +90,11 @@ func read(ctx context.Context, f initrd.Frozen, strict bool) (told, error) {
 	if err != nil {
 		return told{}, err
 	}
+	return tell(f, got)
+}
+
+// tell is what a boot is told by documents that were collected.
+func tell(f initrd.Frozen, got config.Collected) (told, error) {
 	t := told{frozen: f, config: got.Config, report: got.Report}
 	if err := t.inline(); err != nil {
 		return told{}, err

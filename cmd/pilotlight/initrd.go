@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"pilotlight/initrd"
 	"pilotlight/initrd/image"
@@ -56,72 +58,156 @@ func contents(binary, base string) (image.Contents, error) {
 	return c, nil
 }
 
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(v string) error {
+	*l = append(*l, v)
+	return nil
+}
+
+// wishes are the flags for what an initrd is to have beyond what pilotlight's own
+// table asks for.
+type wishes struct {
+	binary, base          string
+	ca, programs, modules list
+}
+
+func (w *wishes) flags(f *flag.FlagSet) {
+	f.StringVar(&w.binary, "binary", "", "`file` to pack as pilotlight; this program if not given")
+	f.StringVar(&w.base, "base", "", "`directory` of base fragments to put into the image")
+	f.Var(&w.ca, "ca", "PEM `file` of certificate authorities for https; system for those of the tree")
+	f.Var(&w.programs, "program", "one more program, a `name` or path, such as mkfs.xfs")
+	f.Var(&w.modules, "module", "one more kernel module, a `name`")
+}
+
+func (w *wishes) contents() (image.Contents, error) {
+	c, err := contents(w.binary, w.base)
+	c.Programs = append(c.Programs, w.programs...)
+	c.Modules = append(c.Modules, w.modules...)
+	return c, err
+}
+
 func addonVerb() verb {
 	return verb{
-		name: "initrd addon", usage: "[--output FILE] [--base DIR] | --check INITRD", short: "make an addition to a systemd initrd, or say what one lacks",
+		name: "initrd addon",
+		usage: "[--to INITRD | --for INITRD] [--root TREE] [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--base DIR] " +
+			"| --check INITRD",
+		short: "make an addition to a systemd initrd, or say what one lacks",
 		long: `The addition is a small cpio archive: this program, its units and links. Give it to the
 boot loader beside the distribution's initrd, or append it to that file, which must end
 on a multiple of 4 bytes.
 
---check reads an initrd and names the programs, libraries, kernel modules and units that
-it lacks for pilotlight. Exit 1 if there are any.
+--to makes it for one initrd, of dracut or mkosi for example, and writes that one with
+the addition appended; --for writes the addition alone. With --root, what that initrd
+lacks comes along: programs, libraries, kernel modules and units of TREE, which must be
+what the initrd was made from (/ for that of this system).
 
+--check reads an initrd and names what it lacks for pilotlight. Exit 1 if there is
+anything.
+
+example: pilotlight initrd addon --to /boot/initrd.img --root / --output /boot/pilotlight.img
 example: pilotlight initrd addon --output pilotlight.cpio
 example: pilotlight initrd addon --check /boot/initrd.img`,
 		prepare: func(f *flag.FlagSet) func(*call) error {
+			var w wishes
+			w.flags(f)
 			output := f.String("output", "-", "`file` to write, - for standard output")
-			binary := f.String("binary", "", "`file` to pack as pilotlight; this program if not given")
-			base := f.String("base", "", "`directory` of base fragments to put into the image")
+			to := f.String("to", "", "`initrd` to append the addition to")
+			alone := f.String("for", "", "`initrd` that the addition is for")
+			root := f.String("root", "", "the `tree` that the initrd was made from")
+			kernel := f.String("kernel", "", "kernel `version` whose modules are brought, where the initrd has none and TREE several")
 			check := f.String("check", "", "`initrd` to look at instead")
 			asJSON := f.Bool("json", false, "print JSON (with --check)")
+			quiet := f.Bool("quiet", false, "say nothing of what is brought")
 			return func(c *call) error {
 				if err := c.none(); err != nil {
 					return err
 				}
-				parts, err := contents(*binary, *base)
+				switch {
+				case *to != "" && *alone != "":
+					return misused("--to and --for exclude each other")
+				case *root != "" && *to == "" && *alone == "":
+					return misused("--root needs --to or --for: what is brought depends on the initrd")
+				case *check != "" && (*to != "" || *alone != ""):
+					return misused("--check makes no addition")
+				}
+				parts, err := w.contents()
 				if err != nil {
 					return err
 				}
-				if *check == "" {
-					return c.writeTo(*output, 0o644, func(w io.Writer) error { return image.Addon(w, parts) })
+				switch {
+				case *check != "":
+					return c.check(*check, parts, *asJSON)
+				case *to == "" && *alone == "":
+					return c.writeTo(*output, 0o644, func(out io.Writer) error { return image.Addon(out, parts, w.ca...) })
 				}
-				in, err := os.Open(*check)
+				in, err := os.Open(cmp.Or(*to, *alone))
 				if err != nil {
 					return err
 				}
 				defer in.Close()
-				missing, err := image.Check(in, parts)
+				a := image.Addition{Initrd: in, Tree: *root, Kernel: *kernel, CA: w.ca, Contents: parts}
+				write := a.Write
+				if *to != "" {
+					write = a.Join
+				}
+				var brought []string
+				err = c.writeTo(*output, 0o644, func(out io.Writer) (err error) {
+					brought, err = write(out)
+					return err
+				})
 				if err != nil {
-					return fmt.Errorf("%s: %w", *check, err)
+					return fmt.Errorf("%s: %w", in.Name(), err)
 				}
-				if *asJSON {
-					err = c.show.json(map[string]any{"initrd": *check, "missing": append([]image.Missing{}, missing...)})
-				} else {
-					c.show.missing(*check, missing)
+				if !*quiet {
+					for _, name := range brought {
+						c.show.note("brings %s", name)
+					}
 				}
-				if err == nil && len(missing) > 0 {
-					return errShown
-				}
-				return err
+				return nil
 			}
 		},
 	}
 }
 
+// check says what an initrd lacks.
+func (c *call) check(name string, parts image.Contents, asJSON bool) error {
+	in, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	missing, err := image.Check(in, parts)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if asJSON {
+		err = c.show.json(map[string]any{"initrd": name, "missing": append([]image.Missing{}, missing...)})
+	} else {
+		c.show.missing(name, missing)
+	}
+	if err == nil && len(missing) > 0 {
+		return errShown
+	}
+	return err
+}
+
 func buildVerb() verb {
 	return verb{
-		name: "initrd build", usage: "--root TREE [--output FILE] [--kernel VERSION] [--ca FILE] [--base DIR]", short: "make a whole initrd from a distribution's tree",
+		name: "initrd build", usage: "--root TREE [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--base DIR]", short: "make a whole initrd from a distribution's tree",
 		long: `TREE is an unpacked distribution with systemd 257 or newer, as mmdebstrap makes it. It is
 only read, and nothing of it is run.
 
 example: pilotlight initrd build --root trixie/ --output initrd.img`,
 		prepare: func(f *flag.FlagSet) func(*call) error {
+			var w wishes
+			w.flags(f)
 			root := f.String("root", "", "the `tree`")
 			output := f.String("output", "-", "`file` to write, - for standard output")
-			binary := f.String("binary", "", "`file` to pack as pilotlight; this program if not given")
 			kernel := f.String("kernel", "", "kernel `version`; the only one in the tree if not given")
-			ca := f.String("ca", "", "PEM `file` of certificate authorities for https")
-			base := f.String("base", "", "`directory` of base fragments to put into the image")
 			level := f.Int("level", 0, "zstd `level`, 1 to 22; 0 is the densest")
 			quiet := f.Bool("quiet", false, "say nothing about the way")
 			return func(c *call) error {
@@ -131,17 +217,17 @@ example: pilotlight initrd build --root trixie/ --output initrd.img`,
 				if *root == "" {
 					return misused("--root is needed")
 				}
-				parts, err := contents(*binary, *base)
+				parts, err := w.contents()
 				if err != nil {
 					return err
 				}
-				b := image.Build{Tree: *root, Kernel: *kernel, CA: *ca, Contents: parts, Level: *level}
+				b := image.Build{Tree: *root, Kernel: *kernel, CA: w.ca, Contents: parts, Level: *level}
 				if !*quiet {
 					b.Progress = c.show.tell
 				}
 				var s image.Summary
-				err = c.writeTo(*output, 0o644, func(w io.Writer) (err error) {
-					s, err = b.Write(w)
+				err = c.writeTo(*output, 0o644, func(out io.Writer) (err error) {
+					s, err = b.Write(out)
 					return err
 				})
 				if err == nil && !*quiet {

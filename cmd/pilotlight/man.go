@@ -32,6 +32,7 @@ func knobs() []described {
 	return []described{
 		{"pilotlight=no", "Do nothing at all in this boot. An argument only, never a credential."},
 		{"pilotlight.platform=ID|auto", "The platform that the machine is on. Not said, ignition.platform.id= counts, else it is detected by what the firmware says."},
+		{"pilotlight.media=yes", "Where the firmware does not say it, a drive that is labelled cidata may say that the platform is nocloud. An argument only, never a credential."},
 		{"pilotlight.config.url=URL", "Where the config is, instead of where the platform has it. Not said, ignition.config.url= counts."},
 		{"pilotlight.config", "The config itself. A credential only, since every program can read the kernel command line."},
 		{"pilotlight.run=first-boot", "Overrules policy.run of the config."},

@@ -18,9 +18,13 @@ import (
 
 func planVerb() verb {
 	return verb{
-		name: "plan", usage: "--config FILE --root DIR [--stage NAME] [--json]", short: "say what would be done, and do nothing",
-		long: `  + would be made so        = is so already
-  > after an earlier step   ~ cannot be here, and need not      ! fails
+		name: "plan", usage: "--config FILE --root DIR [--stage NAMES] [--all] [--json]", short: "say what would be done, and do nothing",
+		long: `  + is made new             ~ changes what is there     - DESTROYS what is there
+  = is so already           > after an earlier step
+  ? cannot be here, and need not                        ! fails
+
+The last lines count them, and say again what is destroyed. --json has the effect of
+each step, and what is lost by it.
 
 With --root /sysroot a plan is that of a boot, disks included. With any other root it
 is that of the stage etc alone, unless --stage names others.
@@ -32,12 +36,12 @@ example: pilotlight plan --config web.ign --root /mnt/target`,
 
 func applyVerb() verb {
 	return verb{
-		name: "apply", usage: "--config FILE --root DIR [--stage NAME] [--json]", short: "carry a config out below a directory",
+		name: "apply", usage: "--config FILE --root DIR [--stage NAMES] [--all] [--json]", short: "carry a config out below a directory",
 		long: `The stage etc is carried out: files, directories, links, units, and, where the config
 has a pilotlight section, users, tmpfiles and a machine id. Other stages need --stage.
 A second run changes nothing: it does again what cannot be told by looking (users,
 tmpfiles, presets), which is harmless. Credentials for the host are handed over by a
-boot alone.
+boot alone. Each step is shown when it is done, with the marks of pilotlight plan.
 
 example: pilotlight apply --config web.ign --root /mnt/target`,
 		prepare: planOrApply(initrd.Apply),
@@ -48,9 +52,10 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 	return func(f *flag.FlagSet) func(*call) error {
 		file := f.String("config", "", "the config, a `file`, - for standard input")
 		root := f.String("root", "", "the target's root `directory`")
-		only := f.String("stage", "", "comma-separated `names` of stages")
+		only := f.String("stage", "", "comma-separated `names` of stages, of "+strings.Join(stageNames(), ", "))
 		base := f.String("base", "", "`directory` of base fragments that the config comes over")
 		strict := f.Bool("strict", false, "unknown and duplicate keys in Ignition's part are faults")
+		all := f.Bool("all", false, "name also what is so already")
 		asJSON := f.Bool("json", false, "print JSON")
 		return func(c *call) error {
 			if err := c.none(); err != nil {
@@ -78,9 +83,19 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 				return err
 			}
 			t.facts.Root = dir
+			c.show.all = *all
 			return runStages(c, t, o, strings.Split(names, ","), mode, *asJSON)
 		}
 	}
+}
+
+// stageNames are the stages that can be named.
+func stageNames() []string {
+	var names []string
+	for _, s := range stages.All {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // runStages runs stages on the machine that this process runs on, outside a boot.
@@ -106,29 +121,45 @@ func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, as
 	m.Tell = c.show.tell
 
 	var report []initrd.ReportedStage
+	var sum tally
 	var failed error
-	for _, s := range list {
+	for i, s := range list {
 		want, err := s.Want(t.input())
 		if err != nil {
 			return err
 		}
-		out, err := initrd.Run(c.ctx, m, want, mode, nil)
-		report = append(report, initrd.ReportStage(s.Name, 0, 0, out))
+		var tell func(int, initrd.Outcome)
 		if !asJSON {
-			c.show.stage(s.Name, s.Doc)
-			for _, o := range out {
-				if o.Reached {
-					c.show.planned(o)
-				}
+			c.show.stage(i, s)
+			if mode == initrd.Apply { // a plan keeps the order of the list
+				tell = func(_ int, o initrd.Outcome) { c.show.planned(o) }
 			}
+		}
+		before := sum.AsItIs
+		out, err := initrd.Run(c.ctx, m, want, mode, tell)
+		for _, o := range out {
+			if !o.Reached {
+				continue
+			}
+			sum.count(o)
+			if !asJSON && mode == initrd.Plan {
+				c.show.planned(o)
+			}
+		}
+		report = append(report, initrd.ReportStage(s.Name, 0, 0, out))
+		if !asJSON && (!c.show.all || len(want) == 0) {
+			c.show.same(sum.AsItIs-before, len(want))
 		}
 		if err != nil {
 			failed = err
 			break
 		}
 	}
+	if !asJSON {
+		c.show.summary(sum, mode)
+	}
 	if asJSON {
-		if err := c.show.json(map[string]any{"stages": report}); err != nil {
+		if err := c.show.json(map[string]any{"stages": report, "summary": sum}); err != nil {
 			return err
 		}
 	}
@@ -182,5 +213,5 @@ func load(c *call, name, base string, strict bool, fetch func(context.Context, [
 	if f.Parts, err = fetchWholes(c.ctx, &got.Config, fetch); err != nil {
 		return told{}, err
 	}
-	return read(c.ctx, f, strict)
+	return tell(f, got)
 }

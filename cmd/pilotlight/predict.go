@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -21,21 +22,26 @@ import (
 
 func predictVerb() verb {
 	return verb{
-		name: "predict", usage: "--config FILE [--with URL=FILE]... [--base DIR] [--initial HEX | --from EVENTLOG] [--json]",
+		name: "predict", usage: "--config FILE [--with URL=FILE]... [--base DIR] [--initial HEX | --from EVENTLOG...] [--json]",
 		short: "say what the PCR will be on a machine that has this config",
 		long: `FILE must be, byte for byte, what the machine will be given: pilotlight fetch prints it.
 What it pulls in is fetched, unless --with says which file to take for an address.
 
 Command line extras, credentials on the ESP and systemd's own measurements share the PCR.
---initial gives the SHA-256 value that it has before ours, --from an event log of the
-machine (systemd's, or the firmware's) that ends there; without either it starts at zero.
+--initial gives the SHA-256 value that it has before ours, --from an event log of such a
+machine; without either it starts at zero. Where a UKI was booted there are two logs, and
+the first one comes first:
 
-example: pilotlight predict --config web.ign --json`,
+  /sys/kernel/security/tpm0/binary_bios_measurements   the firmware's
+  /run/log/systemd/tpm2-measure.log                    systemd's, up to our first event
+
+example: pilotlight predict --config web.ign --from binary_bios_measurements --from tpm2-measure.log`,
 		prepare: func(f *flag.FlagSet) func(*call) error {
 			file := f.String("config", "", "the config, a `file`, - for standard input")
 			base := f.String("base", "", "`directory` of base fragments of the image")
 			initial := f.String("initial", "", "SHA-256 value before, in `hex`")
-			from := f.String("from", "", "event `log` that ends before ours")
+			var from logs
+			f.Var(&from, "from", "event `log` of what comes before ours, once or twice")
 			asJSON := f.Bool("json", false, "print JSON")
 			with := substitutes{}
 			f.Var(with, "with", "take a file for an address, `url=file`")
@@ -46,7 +52,7 @@ example: pilotlight predict --config web.ign --json`,
 				if *file == "" {
 					return misused("--config is needed")
 				}
-				if *initial != "" && *from != "" {
+				if *initial != "" && len(from) > 0 {
 					return misused("--initial and --from exclude each other")
 				}
 				o := newOutward(&initrd.Network{}, config.Knobs{}, c.show.tell)
@@ -55,7 +61,7 @@ example: pilotlight predict --config web.ign --json`,
 					return err
 				}
 				pcr := t.config.Pilotlight.Measure.PCROrDefault()
-				start, err := initialPCR(*initial, *from, pcr)
+				start, err := initialPCR(c, *initial, from, pcr)
 				if err != nil {
 					return err
 				}
@@ -72,10 +78,20 @@ example: pilotlight predict --config web.ign --json`,
 					// The start of the other banks is not known.
 					values = map[tpm.Bank][]byte{tpm.SHA256: values[tpm.SHA256]}
 				}
-				return c.show.prediction(pcr, words, values, *asJSON)
+				return c.show.prediction(prediction{pcr, words, start, values}, *asJSON)
 			}
 		},
 	}
+}
+
+// logs are event logs of one boot, in their order.
+type logs []string
+
+func (l *logs) String() string { return "" }
+
+func (l *logs) Set(name string) error {
+	*l = append(*l, name)
+	return nil
 }
 
 // substitutes are files that stand for addresses.
@@ -114,44 +130,64 @@ func (s substitutes) fetch(otherwise func(context.Context, []resource.Resource) 
 	}
 }
 
-// initialPCR is the value before ours in each bank.
-func initialPCR(initial, from string, pcr int) (map[tpm.Bank][]byte, error) {
-	switch {
-	case initial != "":
+// initialPCR is the value before ours in each bank that anything is known of.
+func initialPCR(c *call, initial string, from logs, pcr int) (map[tpm.Bank][]byte, error) {
+	if initial != "" {
 		sum, err := hex.DecodeString(initial)
 		if err != nil || len(sum) != 32 {
 			return nil, misused("--initial: not 64 hexadecimal digits")
 		}
 		return map[tpm.Bank][]byte{tpm.SHA256: sum}, nil
-	case from != "":
-		data, err := os.ReadFile(from)
+	}
+	var readers []io.Reader
+	firmware := false
+	for _, name := range from {
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		values, err := tpm.ReplayLog(bytes.NewReader(data), pcr)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", from, err)
-		}
-		return values, nil
+		firmware = firmware || !tpm.Userspace(data)
+		readers = append(readers, bytes.NewReader(data))
 	}
-	return nil, nil
+	values, err := tpm.Start(pcr, readers...)
+	if err != nil {
+		return nil, fmt.Errorf("--from %s: %w", strings.Join(from, ", "), err)
+	}
+	if len(from) > 0 && !firmware {
+		c.show.note("warning: without the firmware's log, what boot loader and stub measured into PCR %d is taken for nothing", pcr)
+	}
+	return values, nil
 }
 
-// prediction prints what a PCR will be.
-func (s show) prediction(pcr int, words []string, values map[tpm.Bank][]byte, asJSON bool) error {
-	banks := slices.Sorted(maps.Keys(values))
+// A prediction is what a PCR will be.
+type prediction struct {
+	pcr    int
+	words  []string
+	start  map[tpm.Bank][]byte // before the words; a bank that is not there starts at zeros
+	values map[tpm.Bank][]byte
+}
+
+// prediction prints what a PCR will be, and from where it starts.
+func (s show) prediction(p prediction, asJSON bool) error {
+	banks := slices.Sorted(maps.Keys(p.values))
+	start := tpm.Replay(p.start, nil)
 	if asJSON {
-		text := map[tpm.Bank]string{}
+		from, to := map[tpm.Bank]string{}, map[tpm.Bank]string{}
 		for _, b := range banks {
-			text[b] = hex.EncodeToString(values[b])
+			from[b], to[b] = hex.EncodeToString(start[b]), hex.EncodeToString(p.values[b])
 		}
-		return s.json(map[string]any{"pcr": pcr, "values": text, "events": words})
+		return s.json(map[string]any{"pcr": p.pcr, "start": from, "values": to, "events": p.words})
 	}
-	for _, w := range words {
+	for _, b := range banks {
+		if _, known := p.start[b]; known {
+			s.line("start   %-6s %x", b, start[b])
+		}
+	}
+	for _, w := range p.words {
 		s.line("event   %s", w)
 	}
 	for _, b := range banks {
-		s.line("PCR %d  %-6s %x", pcr, b, values[b])
+		s.line("PCR %d  %-6s %x", p.pcr, b, p.values[b])
 	}
 	return nil
 }

@@ -11,12 +11,40 @@ import (
 	"slices"
 	"strings"
 
+	"pilotlight/config"
 	"pilotlight/config/resource"
+	"pilotlight/initrd"
 	"pilotlight/providers"
 )
 
-// Client, Sys, Labels and File make it a providers.Reach.
+// The methods that begin with a capital make it a providers.Reach.
+
 func (o *outward) Client() *resource.Client { return o.client }
+
+func (o *outward) Metadata() *resource.Client {
+	c := *o.client
+	// No proxy, and nothing that a certificate is needed for.
+	c.Transport = o.network.Transport(resource.TransportOptions{})
+	return &c
+}
+
+func (o *outward) Argument(name string) (string, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	return config.Argument(string(cmdline), name), err
+}
+
+func (o *outward) Drives(ctx context.Context) ([]providers.Drive, error) {
+	found, err := initrd.Drives(ctx)
+	var list []providers.Drive
+	for _, d := range found {
+		list = append(list, providers.Drive(d))
+	}
+	return list, err
+}
+
+func (o *outward) Open(d providers.Drive, use func(fs.FS) error) error {
+	return initrd.OpenDrive(initrd.Drive(d), use)
+}
 
 func (o *outward) Sys() fs.FS { return os.DirFS("/sys") }
 

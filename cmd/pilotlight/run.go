@@ -152,10 +152,18 @@ func (c *call) read(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// writeTo writes to a file in one step, or to standard output for "-".
+// writeTo writes to a file in one step, or to standard output for "-". What is there
+// and is no regular file, such as /dev/null or a pipe, is written to and not replaced.
 func (c *call) writeTo(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	if name == "-" {
 		return write(c.show.out)
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {

@@ -6,15 +6,20 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
 	"pilotlight/config"
 	"pilotlight/initrd"
+	"pilotlight/stages"
 )
 
 // show is the only printing there is.
-type show struct{ out, err io.Writer }
+type show struct {
+	out, err io.Writer
+	all      bool // name of a plan also what is so already, and each deed
+}
 
 // line prints what a verb is asked for.
 func (s show) line(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
@@ -74,26 +79,86 @@ func (s show) help(v verb, flags *flag.FlagSet) {
 	s.line("%s", strings.Trim(v.long, "\n"))
 }
 
-// stage heads the lines of a stage.
-func (s show) stage(name, doc string) { s.line("%s: %s", name, doc) }
+// stage heads the lines of a stage, the i-th that is shown.
+func (s show) stage(i int, of stages.Stage) {
+	if i > 0 {
+		s.line("")
+	}
+	s.line("%s: %s", of.Name, of.Doc)
+}
 
-// planned is one line of a plan.
+// planned shows a step of a plan, or what became of it. One that is so already is
+// silent, unless all are asked for.
 func (s show) planned(o initrd.Outcome) {
-	switch {
-	case o.Err != nil:
-		s.line("  ! %s: %v", o.Wish, o.Err)
-	case o.State == initrd.So:
-		s.line("  = %s", o.Wish)
-	case o.State == initrd.After:
-		s.line("  > %s (after an earlier step)", o.Wish)
-	case o.State == initrd.Moot:
-		s.line("  ~ %s (%v)", o.Wish, o.Why)
+	m := markOf(o)
+	paint := s.paint()
+	line := func(text string) { s.line("  %s", paint(m.colour(), string(m)+" "+text)) }
+	switch m {
+	case fails:
+		line(fmt.Sprintf("%s: %v", o.Wish, o.Err))
+	case asItIs:
+		if s.all {
+			line(o.Wish)
+		}
+	case later:
+		text := " (after an earlier step)"
+		if o.Why != nil && s.all {
+			text = fmt.Sprintf(" (after an earlier step: %v)", o.Why)
+		}
+		line(o.Wish + text)
+	case cannot:
+		line(fmt.Sprintf("%s (%v)", o.Wish, o.Why))
 	default:
-		s.line("  + %s", o.Wish)
-		if o.Deed != "" && o.Deed != o.Wish {
-			s.line("      %s", o.Deed)
+		line(o.Wish)
+	}
+	if o.Deed != "" && o.Err == nil && (s.all || !spoken(o.Wish, o.Deed)) {
+		s.line("      %s", o.Deed)
+	}
+	if o.Err == nil {
+		for _, what := range lost(o) {
+			verb := "DESTROYS "
+			if o.Changed {
+				verb = "DESTROYED "
+			}
+			s.line("    %s", paint(destroys.colour(), verb+what))
 		}
 	}
+}
+
+// same counts the steps of a stage that are so already.
+func (s show) same(n, of int) {
+	switch {
+	case of == 0:
+		s.line("  nothing is asked for")
+	case n == 1 && of == 1:
+		s.line("  %s", s.paint()(asItIs.colour(), "= it is so already"))
+	case n > 0 && n == of:
+		s.line("  %s", s.paint()(asItIs.colour(), fmt.Sprintf("= all %d are so already", n)))
+	case n > 0:
+		s.line("  %s", s.paint()(asItIs.colour(), fmt.Sprintf("= %d more so already", n)))
+	}
+}
+
+// summary ends a plan, or what was done.
+func (s show) summary(t tally, mode initrd.Mode) {
+	s.line("\n%s", t.summary(mode))
+	if text := t.warning(mode); text != "" {
+		s.line("%s", s.paint()(destroys.colour(), text))
+	}
+}
+
+// paint colours text where a person reads it: on a terminal, unless NO_COLOR says not
+// to (https://no-color.org).
+func (s show) paint() func(colour, text string) string {
+	f, ok := s.out.(*os.File)
+	if ok {
+		info, err := f.Stat()
+		ok = err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	if !ok {
+		return func(_, text string) string { return text }
+	}
+	return func(colour, text string) string { return "\x1b[" + colour + "m" + text + "\x1b[0m" }
 }
 
 // did is one line of what was done: those that changed nothing are silent, unless
@@ -104,6 +169,9 @@ func (s show) did(stage string, o initrd.Outcome, all bool) {
 		s.line("pilotlight: %s: so already: %s (%s)", stage, o.Wish, short(o.Took))
 	case o.Changed:
 		s.line("pilotlight: %s: %s (%s)", stage, o.Deed, short(o.Took))
+		for _, what := range lost(o) {
+			s.line("pilotlight: %s: DESTROYED %s", stage, what)
+		}
 	case o.State == initrd.Moot:
 		s.line("pilotlight: %s: warning: %v; so not: %s", stage, o.Why, o.Wish)
 	}
@@ -145,36 +213,4 @@ func bytesTo(data []byte) func(io.Writer) error {
 // warnings prints a report where the output is something else.
 func (s show) warnings(name string, r config.Report) {
 	show{out: s.err, err: s.err}.faults(name, r)
-}
-
-// status prints a report for people.
-func (s show) status(r initrd.Report) {
-	if len(r.Stages) == 0 && r.Failure == nil {
-		s.line("nothing was provisioned in this boot")
-		return
-	}
-	s.line("state     %s (%s boot)", r.State, r.Boot)
-	s.line("platform  %s", r.Platform)
-	s.line("config    sha256 %s", r.Config)
-	for _, d := range r.Documents {
-		s.line("          %-12s %s", d.Name, d.Source)
-	}
-	s.line("record    %s, provision %s", r.Record, r.Provision)
-	for _, stage := range r.Stages {
-		changed := 0
-		for _, step := range stage.Steps {
-			if step.Changed {
-				changed++
-			}
-		}
-		s.line("%-9s %6.2f s, %d of %d steps changed something", stage.Name, stage.Took, changed, len(stage.Steps))
-	}
-	for _, w := range r.Warnings {
-		s.line("warning   %s", w)
-	}
-	if r.Failure != nil {
-		for _, line := range r.Failure.Lines() {
-			s.line("%s", line)
-		}
-	}
 }

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,32 +44,68 @@ func drawn() initrd.Report {
 	}
 }
 
-func TestTimeline(t *testing.T) {
-	got := timeline(drawn())
-	want, err := os.ReadFile(filepath.Join("testdata", "boot.svg"))
+// around is the rest of that boot.
+func around() *initrd.Timeline {
+	return &initrd.Timeline{
+		Firmware: 31, Loader: 11, Initrd: 40.5, Userspace: 58.2, Finish: 61,
+		Units: []initrd.TimedUnit{
+			{Name: "systemd-udevd.service", At: 41, Took: 1.2}, {Name: "pilotlight-fetch.service", At: 46.7, Took: 5.9},
+			{Name: "short.service", At: 46.7, Took: 0.02}, {Name: "network-online.service", At: 47, Took: 4}, {Name: "late.service", At: 58.9, Took: 2},
+		},
+	}
+}
+
+// golden compares a picture with a file of testdata.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	want, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("not as testdata/boot.svg has it:\n%s", got)
+		t.Errorf("not as testdata/%s has it:\n%s", name, got)
 	}
 	if bytes.Contains(got, []byte("hunter2")) {
 		t.Error("more than wishes shows")
 	}
 }
 
-// A bar is a rectangle of a row.
-type bar struct {
-	class, title string
-	x, width     float64
+func TestTimeline(t *testing.T) {
+	golden(t, "failed.svg", timeline(drawn(), around()))
+	golden(t, "alone.svg", timeline(drawn(), nil))
 }
 
-// bars reads a picture, which must be XML.
-func bars(t *testing.T, svg []byte) []bar {
+// TestTimelineOfAGuest draws what a machine that was provisioned really reports.
+func TestTimelineOfAGuest(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "boot.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var guest struct {
+		Report initrd.Report
+		Whole  initrd.Timeline
+	}
+	if err := json.Unmarshal(data, &guest); err != nil {
+		t.Fatal(err)
+	}
+	svg := timeline(guest.Report, &guest.Whole)
+	golden(t, "boot.svg", svg)
+	apart(t, svg)
+}
+
+// An element is one of a picture: a rectangle or a text.
+type element struct {
+	kind, class, title, anchor, text string
+	x, y, width                      float64
+	row                              bool // it is of a row, and not of the frame
+}
+
+// elements reads a picture, which must be XML.
+func elements(t *testing.T, svg []byte) []element {
 	t.Helper()
 	d := xml.NewDecoder(bytes.NewReader(svg))
-	var list []bar
-	title, inTitle, inRow := "", false, false
+	var list []element
+	title, inTitle, inText, inRow := "", false, false, false
 	for {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
@@ -77,20 +116,27 @@ func bars(t *testing.T, svg []byte) []bar {
 		}
 		switch e := token.(type) {
 		case xml.StartElement:
-			inTitle = e.Name.Local == "title"
+			inTitle, inText = e.Name.Local == "title", e.Name.Local == "text"
 			inRow = inRow || e.Name.Local == "g"
-			if e.Name.Local != "rect" || !inRow {
+			if e.Name.Local != "rect" && !inText {
 				continue
 			}
-			b := bar{title: title}
+			b := element{kind: e.Name.Local, title: title, row: inRow}
 			for _, a := range e.Attr {
+				err := error(nil)
 				switch a.Name.Local {
 				case "class":
 					b.class = a.Value
+				case "text-anchor":
+					b.anchor = a.Value
 				case "x":
 					b.x, err = strconv.ParseFloat(a.Value, 64)
+				case "y":
+					b.y, err = strconv.ParseFloat(a.Value, 64)
 				case "width":
-					b.width, err = strconv.ParseFloat(a.Value, 64)
+					if a.Value != "100%" {
+						b.width, err = strconv.ParseFloat(a.Value, 64)
+					}
 				}
 				if err != nil || math.IsNaN(b.x) || math.IsNaN(b.width) {
 					t.Fatalf("%v: %v", a, err)
@@ -98,19 +144,82 @@ func bars(t *testing.T, svg []byte) []bar {
 			}
 			list = append(list, b)
 		case xml.EndElement:
-			inTitle = false
+			inTitle, inText = false, false
 			inRow = inRow && e.Name.Local != "g"
 		case xml.CharData:
 			if inTitle {
 				title = string(e)
+			} else if inText {
+				list[len(list)-1].text += string(e)
 			}
 		}
 	}
 }
 
+// rowsOf are the rectangles of the rows.
+func rowsOf(t *testing.T, svg []byte) []element {
+	return slices.DeleteFunc(elements(t, svg), func(e element) bool { return e.kind != "rect" || !e.row })
+}
+
+// apart holds that no two texts of a picture overlap, and that all are inside it. A
+// letter of the 12 pixels that all texts but the head have is at most 7.3 wide.
+func apart(t *testing.T, svg []byte) {
+	t.Helper()
+	type box struct {
+		left, right, top, bottom float64
+		text                     string
+	}
+	var list []box
+	for _, e := range elements(t, svg) {
+		if e.kind != "text" {
+			continue
+		}
+		letter, tall := svgLetter, 12.0
+		if strings.HasPrefix(e.class, "head") {
+			letter, tall = 11, 18
+		}
+		width := letter * float64(len([]rune(e.text)))
+		b := box{e.x, e.x + width, e.y - tall*0.8, e.y + tall*0.2, e.text}
+		switch e.anchor {
+		case "middle":
+			b.left, b.right = e.x-width/2, e.x+width/2
+		case "end":
+			b.left, b.right = e.x-width, e.x
+		}
+		if b.left < 0 || b.right > svgWidth {
+			t.Errorf("%q is from %.0f to %.0f", b.text, b.left, b.right)
+		}
+		for _, o := range list {
+			if b.left < o.right && o.left < b.right && b.top < o.bottom && o.top < b.bottom {
+				t.Errorf("%q lies on %q", b.text, o.text)
+			}
+		}
+		list = append(list, b)
+	}
+	if len(list) == 0 {
+		t.Error("there is no text")
+	}
+}
+
+func TestTextsDoNotOverlap(t *testing.T) {
+	odd := around()
+	odd.Finish = odd.Userspace + 0.1
+	long := drawn()
+	long.Stages[1].Took = 123456
+	for name, svg := range map[string][]byte{
+		"alone": timeline(drawn(), nil), "with systemd": timeline(drawn(), around()),
+		"moments close to each other": timeline(drawn(), odd),
+		"a bar to the end":            timeline(long, nil),
+		"nothing":                     timeline(initrd.Report{}, nil),
+		"a boot that is not over":     timeline(booted(), &initrd.Timeline{Initrd: 3}),
+	} {
+		t.Run(name, func(t *testing.T) { apart(t, svg) })
+	}
+}
+
 func TestBarsAreWhereTheStageIs(t *testing.T) {
 	r := drawn()
-	got := bars(t, timeline(r))
+	got := rowsOf(t, timeline(r, nil))
 	classes := []string{"stage", "changed", "stage", "muted", "changed", "plain", "stage failed", "muted", "failed"}
 	if len(got) != len(classes) {
 		t.Fatalf("%d bars, want %d", len(got), len(classes))
@@ -159,6 +268,60 @@ func TestBarsAreWhereTheStageIs(t *testing.T) {
 	}
 }
 
+// TestTheRestOfTheBootIsBesideIt: phases first, then units and stages as they began.
+func TestTheRestOfTheBootIsBesideIt(t *testing.T) {
+	var got []string
+	for _, b := range bars(drawn(), around()) {
+		if b.indent == 0 {
+			got = append(got, b.label)
+		}
+	}
+	want := []string{"firmware", "boot loader", "kernel", "initrd", "system",
+		"systemd-udevd.service", "fetch", "network-online.service", "repart", "verity", "late.service"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	svg := string(timeline(drawn(), around()))
+	for _, want := range []string{">switch-root<", ">all is started<", ">other units<"} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+}
+
+// TestShortStepsShareARow, or a boot with many files would have a row for each.
+func TestShortStepsShareARow(t *testing.T) {
+	s := initrd.ReportedStage{Name: "etc", At: 1, Took: 2}
+	for i := range 500 {
+		s.Steps = append(s.Steps, initrd.ReportedStep{Wish: fmt.Sprint(i), State: "not so", Changed: i != 7, Took: 0.0001})
+	}
+	s.Steps[250].Took = 1
+	s.Steps[300].Error = "x"
+	got := bars(initrd.Report{Stages: []initrd.ReportedStage{s}}, nil)
+	var labels []string
+	sum := 0.0
+	for _, b := range got[1:] {
+		labels = append(labels, b.label+" "+b.class)
+		sum += b.took
+	}
+	if want := []string{"250 short steps changed", "250 changed", "49 short steps changed", "300 failed", "199 short steps changed"}; !slices.Equal(labels, want) {
+		t.Errorf("%q", labels)
+	}
+	if math.Abs(sum-1.0499) > 1e-6 {
+		t.Errorf("%v s in all", sum)
+	}
+}
+
+func TestUnitsAreBounded(t *testing.T) {
+	whole := &initrd.Timeline{Initrd: 1, Userspace: 2, Finish: 10}
+	for i := range 3 * mostDrawn {
+		whole.Units = append(whole.Units, initrd.TimedUnit{Name: fmt.Sprint(i), At: 2, Took: 1 + float64(i)/100})
+	}
+	if n := len(bars(initrd.Report{}, whole)); n != mostDrawn+3 {
+		t.Errorf("%d rows", n)
+	}
+}
+
 func TestTimelineOfOddReports(t *testing.T) {
 	for name, c := range map[string]struct {
 		report initrd.Report
@@ -178,8 +341,8 @@ func TestTimelineOfOddReports(t *testing.T) {
 		"letters of several bytes": {
 			initrd.Report{Stages: []initrd.ReportedStage{{Name: strings.Repeat("ä", 100)}}}, 1, ">" + strings.Repeat("ä", svgLetters-1) + "…<"},
 	} {
-		svg := timeline(c.report)
-		if got := len(bars(t, svg)); got != c.bars {
+		svg := timeline(c.report, nil)
+		if got := len(rowsOf(t, svg)); got != c.bars {
 			t.Errorf("%s: %d bars, want %d", name, got, c.bars)
 		}
 		if !strings.Contains(string(svg), c.want) {
@@ -194,7 +357,7 @@ func TestTimelineOfOddReports(t *testing.T) {
 func TestScaleHasRoomForItsLabels(t *testing.T) {
 	for _, took := range []float64{0, 0.011, 0.3, 1, 1.01, 7, 9.99, 60, 3601} {
 		for _, at := range []float64{0, 0.7, 46.8, 999.95} {
-			s := newScale([]initrd.ReportedStage{{At: at, Took: took}})
+			s := newScale([]bar{{at: at, width: took}})
 			ticks := s.ticks()
 			if len(ticks) < 2 || len(ticks) > 8 {
 				t.Errorf("%v from %v: ticks %v", took, at, ticks)

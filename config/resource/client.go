@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"math"
 	"net/http"
@@ -53,9 +52,10 @@ type Client struct {
 	TotalTimeout time.Duration
 
 	// Patience bounds the time in which no byte comes that did not come before,
-	// over all tries. A large resource on a slow line takes as long as it takes;
-	// a server that is silent, refuses, or breaks off at the same place each time
-	// does not. 0: no such bound.
+	// or less than 1 KiB of such for each second of it, over all tries. A large
+	// resource on a slow line takes as long as it takes; a server that is silent,
+	// refuses, dribbles, or breaks off at the same place each time does not. 0: no
+	// such bound.
 	Patience time.Duration
 
 	// Limit is how many bytes a resource may have after decompression. 0 is
@@ -119,7 +119,7 @@ func (c *Client) copy(ctx context.Context, r Resource, dst io.Writer, limit int6
 	}
 	p := &pour{ctx: ctx, resource: r, limit: limit, chunk: copyBuffer}
 	var source io.Reader
-	progress := func() {}
+	progress := func(int64) {}
 	switch {
 	case r.Inline != nil:
 		text := r.Inline.Reveal()
@@ -191,18 +191,15 @@ func (p *pour) run(dst io.Writer) (int64, error) {
 
 // once sends the source through to dst and verifies it.
 func (p *pour) once(dst io.Writer) (int64, error) {
-	var sum hash.Hash
-	if !p.resource.Hash.IsZero() {
-		sum = p.resource.Hash.state()
-	}
 	content, done, err := p.open()
 	if err != nil {
 		return 0, err
 	}
 	defer done()
+	sum := newDigest(p.resource.Hash, p.chunk)
+	defer sum.stop()
 
 	var n int64
-	buf := make([]byte, p.chunk)
 	for {
 		if p.ctx.Err() != nil && p.download == nil {
 			if errors.Is(p.ctx.Err(), context.Canceled) {
@@ -210,14 +207,13 @@ func (p *pour) once(dst io.Writer) (int64, error) {
 			}
 			return n, p.fault(ErrUnreachable, p.ctx.Err(), "")
 		}
+		buf := sum.lend()
 		m, err := content.Read(buf)
 		if int64(m) > p.limit-n {
 			return n, p.fault(ErrTooLarge, reason(fmt.Sprintf("more than %s", size(p.limit))), "")
 		}
+		sum.took(buf, m)
 		if m > 0 {
-			if sum != nil {
-				sum.Write(buf[:m])
-			}
 			w, werr := dst.Write(buf[:m])
 			n += int64(w)
 			if werr == nil && w != m {
@@ -234,16 +230,24 @@ func (p *pour) once(dst io.Writer) (int64, error) {
 			return n, p.readFault(err)
 		}
 	}
-	if sum != nil {
-		if err := p.resource.Hash.verify(sum); err != nil {
-			hint := ""
-			if p.resource.Compression != None {
-				hint = "the hash is that of the decompressed bytes"
-			}
-			return n, p.fault(ErrHash, err, hint)
+	sum.stop()
+	if sum.state != nil {
+		if err := p.resource.Hash.verify(sum.state); err != nil {
+			return n, p.fault(ErrHash, err, p.hashHint())
 		}
 	}
 	return n, nil
+}
+
+// hashHint says what else than another file may have led to another hash.
+func (p *pour) hashHint() string {
+	switch {
+	case p.download != nil && p.download.encoding != "":
+		return "the server sent it with Content-Encoding " + p.download.encoding + ", which it was not asked for and which is not undone"
+	case p.resource.Compression != None:
+		return "the hash is that of the decompressed bytes"
+	}
+	return ""
 }
 
 // open returns the decompressed source, and what is to be called after it.
@@ -300,7 +304,7 @@ type tap struct {
 	most   int64 // the largest n there was
 	err    error
 
-	progress func()
+	progress func(int64) // is told of bytes that did not come before
 }
 
 var errRawLimit = errors.New("raw limit")
@@ -312,8 +316,8 @@ func (t *tap) Read(b []byte) (int, error) {
 	n, err := t.source.Read(b)
 	t.n += int64(n)
 	if t.n > t.most {
+		t.progress(t.n - t.most)
 		t.most = t.n
-		t.progress()
 	}
 	if t.n > t.limit {
 		err = errRawLimit

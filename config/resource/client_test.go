@@ -213,6 +213,8 @@ func TestAnswers(t *testing.T) {
 		{401, forever, ErrRefused, 1},
 		{403, forever, ErrRefused, 1},
 		{404, forever, ErrNotFound, 1},
+		{407, forever, ErrRefused, 1},
+		{408, 2, nil, 3},
 		{410, forever, ErrRefused, 1},
 		{416, forever, ErrRefused, 1},
 		{429, 2, nil, 3},
@@ -606,6 +608,17 @@ func TestBrokenOff(t *testing.T) {
 		"a part that says nothing":  func(w http.ResponseWriter) { w.WriteHeader(206) },
 		"a part in other units":     func(w http.ResponseWriter) { w.Header().Set("Content-Range", "lines 1-2/3"); w.WriteHeader(206) },
 		"a part that is no numbers": func(w http.ResponseWriter) { w.Header().Set("Content-Range", "bytes x-y/z"); w.WriteHeader(206) },
+		"a part of another file": func(w http.ResponseWriter) {
+			w.Header().Set("ETag", `"w"`)
+			w.Header().Set("Content-Range", "bytes 300000-1048575/1048576")
+			w.WriteHeader(206)
+			w.Write(make([]byte, len(content)-300_000))
+		},
+		"a part of a longer file": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Range", "bytes 300000-1048576/1048577")
+			w.WriteHeader(206)
+			w.Write(make([]byte, len(content)-299_999))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int32
@@ -797,6 +810,8 @@ func TestRedirects(t *testing.T) {
 		switch r.URL.Path {
 		case "/back":
 			http.Redirect(w, r, back+"/end", http.StatusFound)
+		case "/pong":
+			http.Redirect(w, r, back+"/302/ping", http.StatusFound)
 		case "/denied":
 			w.WriteHeader(403)
 		}
@@ -822,7 +837,11 @@ func TestRedirects(t *testing.T) {
 		case "back":
 			to = other.URL + "/back"
 		case "loop":
-			to = r.URL.Path
+			to = r.URL.Path + "?q=" + canary
+		case "ping":
+			to = other.URL + "/pong"
+		case "far":
+			to = "/302/far?q=" + canary + r.URL.RawQuery
 		case "data":
 			to = "data:," + canary
 		case "file":
@@ -868,7 +887,9 @@ func TestRedirects(t *testing.T) {
 		says     string
 		requests int
 	}{
-		{"/302/loop", ErrRedirect, "more than 10", 11},
+		{"/302/loop", ErrRedirect, "it leads back to " + s.URL + "/302/loop, round and round", 1},
+		{"/302/ping", ErrRedirect, "it leads back to " + other.URL + "/pong, round and round", 3},
+		{"/302/far", ErrRedirect, "more than 10 in a row", 11},
 		{"/302/data", ErrRedirect, "valid location", 1},
 		{"/302/file", ErrRedirect, "valid location", 1},
 		{"/302/ftp://h/", ErrRedirect, "other than http and https", 1},
@@ -1113,7 +1134,7 @@ func TestPublicCause(t *testing.T) {
 		{fmt.Errorf("%s: %w", canary, stalled), "stopped arriving", ""},
 		{fmt.Errorf("%s: %w", canary, &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}), "lookup h: no such host", "name servers"},
 		{fmt.Errorf("%s: %w", canary, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrPermission}), "dial tcp: permission denied", ""},
-		{fmt.Errorf("%s: %w", canary, &tls.CertificateVerificationError{Err: x509.SystemRootsError{}}), "roots", "CA bundle"},
+		{fmt.Errorf("%s: %w", canary, &tls.CertificateVerificationError{Err: x509.SystemRootsError{}}), "roots", "--ca FILE"},
 		{fmt.Errorf("%s: %w", canary, tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte(canary))}), "first record", ""},
 	} {
 		cause := publicCause(tt.err)

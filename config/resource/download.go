@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,8 +39,13 @@ type download struct {
 	empty  bool    // the answer was 204
 	offset int64   // bytes of the body that were read
 	etag   string  // strong validator of the body, "" if there is none
+	total  int64   // bytes that the body has, -1 if not known
 	status int     // latest HTTP status
 
+	encoding string // what the server did to the body without being asked, "" if nothing
+
+	connected  bool // in some try
+	begun      time.Time
 	tries      int
 	failure    error         // why the latest try failed, nil once bytes have followed
 	retryAfter time.Duration // what the latest answer asked for
@@ -54,7 +60,7 @@ type transient struct {
 func (e *transient) Error() string { return e.cause.Error() }
 
 func (c *Client) newDownload(ctx context.Context, r Resource, limit int64) *download {
-	d := &download{client: c, ctx: ctx, resource: r, transport: c.Transport, release: func() {}, limit: limit}
+	d := &download{client: c, ctx: ctx, resource: r, transport: c.Transport, release: func() {}, limit: limit, begun: time.Now()}
 	if d.transport == nil {
 		t := NewTransport(TransportOptions{})
 		d.transport, d.release = t, t.CloseIdleConnections
@@ -91,6 +97,10 @@ func (d *download) Read(b []byte) (int, error) {
 	for {
 		if err := d.answered(); err != nil {
 			return 0, err
+		}
+		// Bytes that are here already would be read without a look at the time.
+		if d.ctx.Err() != nil {
+			return 0, d.over()
 		}
 		n, err := d.body.Read(b)
 		d.offset += int64(n)
@@ -156,11 +166,11 @@ func (d *download) accept(a *answer) error {
 	switch code := a.StatusCode; {
 	case code == http.StatusOK, code == http.StatusNoContent:
 	case code == http.StatusPartialContent && d.offset > 0:
-		if !continues(a.Header.Get("Content-Range"), d.offset) {
+		if cause := d.foreign(a); cause != "" {
 			a.close()
 			// Not the part that was asked for: ask for everything next time.
 			d.etag = ""
-			return &transient{cause: reason("the server sent another part than it was asked for")}
+			return &transient{cause: cause}
 		}
 		resumed = true
 	case d.offset > 0 && (code == http.StatusRequestedRangeNotSatisfiable || code == http.StatusPreconditionFailed):
@@ -169,7 +179,7 @@ func (d *download) accept(a *answer) error {
 		d.failed(&transient{cause: cause})
 		d.offset, d.etag = 0, ""
 		return &restartError{cause}
-	case code == http.StatusTooManyRequests, code >= 500:
+	case worthAnotherTry(code):
 		a.close()
 		return &transient{cause: d.told(a), retryAfter: retryAfter(a.Header, time.Now())}
 	case code == http.StatusNotFound:
@@ -177,19 +187,16 @@ func (d *download) accept(a *answer) error {
 		return d.fault(ErrNotFound, d.told(a), "")
 	default:
 		a.close()
-		hint := ""
-		if code == http.StatusUnauthorized || code == http.StatusForbidden {
-			hint = "credentials go into httpHeaders; a redirect to another origin does not get them"
-		}
-		return d.fault(ErrRefused, d.told(a), hint)
+		return d.fault(ErrRefused, d.told(a), refusalHint(code))
 	}
 
 	start := d.offset
 	if !resumed {
-		d.offset, d.etag = 0, ""
+		d.offset, d.etag, d.total = 0, "", a.ContentLength
 		if tag := a.Header.Get("Etag"); strings.HasPrefix(tag, `"`) {
 			d.etag = tag
 		}
+		d.encoded(a.Header.Get("Content-Encoding"))
 	}
 	if a.ContentLength > 0 && a.ContentLength > d.limit-d.offset {
 		a.close()
@@ -201,6 +208,50 @@ func (d *download) accept(a *answer) error {
 		return &restartError{d.failure}
 	}
 	return nil
+}
+
+// worthAnotherTry reports whether a status speaks of a moment, not of the resource.
+func worthAnotherTry(code int) bool {
+	return code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500
+}
+
+// foreign says why an answer of status 206 is no continuation of the body that
+// was read so far, or "". A server may honour Range and know nothing of
+// If-Range (RFC 9110, section 13.1.5): then a file that was replaced meanwhile
+// must not become the end of the old one.
+func (d *download) foreign(a *answer) reason {
+	first, total, ok := contentRange(a.Header.Get("Content-Range"))
+	switch tag := a.Header.Get("Etag"); {
+	case !ok || first != d.offset:
+		return "the server sent another part than it was asked for"
+	case tag != "" && tag != d.etag, total >= 0 && d.total >= 0 && total != d.total:
+		return "the file was replaced on the server meanwhile"
+	}
+	return ""
+}
+
+// encoded takes note of a Content-Encoding, for which nobody asked. The bytes
+// stay as they came: for a stored .gz file servers say gzip too.
+func (d *download) encoded(word string) {
+	d.encoding = ""
+	switch word = strings.ToLower(word); {
+	case word == "" || word == "identity" || d.resource.Compression != None || d.asksForEncoding():
+	case slices.Contains([]string{"gzip", "x-gzip", "deflate", "compress", "br", "zstd"}, word):
+		d.encoding = word
+	default:
+		d.encoding = "of another kind" // the server's own word
+	}
+	if d.encoding != "" {
+		d.narrator.remark("the server sent it with Content-Encoding " + d.encoding + ", which it was not asked for; it is kept as it came")
+	}
+}
+
+// asksForEncoding reports whether the resource's own headers leave the choice to
+// the server.
+func (d *download) asksForEncoding() bool {
+	return slices.ContainsFunc(d.resource.Headers, func(h Header) bool {
+		return http.CanonicalHeaderKey(h.Name) == "Accept-Encoding"
+	})
 }
 
 // pause waits before the next try.
@@ -243,14 +294,17 @@ func (d *download) over() error {
 		last = reason("only " + size(d.offset))
 	case d.status != 0:
 		last = reason("an answer without its body")
-	default:
+	case d.connected:
 		last = reason("no answer")
+	default:
+		last = reason("no connection")
 	}
+	last = &lateError{last, d.tries, time.Since(d.begun)}
 	hint := hintFor(last)
 	if d.retryAfter > longestPause {
 		hint = fmt.Sprintf("the server asks to come back after %s", d.retryAfter.Round(time.Second))
 	}
-	return d.fault(ErrUnreachable, &lateError{last}, hint)
+	return d.fault(ErrUnreachable, last, hint)
 }
 
 func (d *download) fault(kind, cause error, hint string) error {
@@ -262,7 +316,14 @@ func (d *download) try() (*answer, error) {
 	own := origin(d.resource.Source.parsed.http)
 	at := d.resource.Source.parsed.http
 	trusted := true
+	// The same request, with or without the credentials, has the same answer.
+	type visit struct {
+		url     string
+		trusted bool
+	}
+	visited := map[visit]bool{}
 	for range maxRedirects + 1 {
+		visited[visit{at.String(), trusted}] = true
 		a, err := d.roundTrip(d.request(at, trusted))
 		if err != nil {
 			return nil, err
@@ -285,6 +346,9 @@ func (d *download) try() (*answer, error) {
 		}
 		at = to
 		trusted = trusted && origin(at) == own
+		if visited[visit{at.String(), trusted}] {
+			return nil, d.fault(ErrRedirect, reason("it leads back to "+shown(at)+", round and round"), "")
+		}
 	}
 	return nil, d.fault(ErrRedirect, reason(fmt.Sprintf("more than %d in a row", maxRedirects)), "")
 }
@@ -327,7 +391,6 @@ func (d *download) request(at *url.URL, trusted bool) *http.Request {
 }
 
 // roundTrip makes one request, and returns its answer when the header is here.
-// Every failure is transient.
 func (d *download) roundTrip(req *http.Request) (*answer, error) {
 	ctx, cancel := context.WithCancelCause(d.ctx)
 	timeout := d.client.ResponseHeaderTimeout
@@ -336,32 +399,55 @@ func (d *download) roundTrip(req *http.Request) (*answer, error) {
 	}
 	// The time for the answer counts from when the request is sent. A timer that
 	// is set too late, for an answer that came early, must not end its body.
-	var settled atomic.Bool
+	var settled, connected atomic.Bool
 	timer := time.AfterFunc(connectTimeout+timeout, func() {
 		if settled.CompareAndSwap(false, true) {
 			cancel(noHeaderInTime)
 		}
 	})
 	defer timer.Stop()
-	trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(timeout) }}
+	trace := &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { connected.Store(true) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(timeout) },
+	}
 
 	resp, err := d.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	inTime := settled.CompareAndSwap(false, true)
+	d.connected = d.connected || connected.Load()
 	if err == nil && !inTime {
 		resp.Body.Close()
 		err = noHeaderInTime
+	} else if !inTime {
+		if err = noHeaderInTime; !connected.Load() {
+			err = noConnectionInTime
+		}
 	}
 	if err != nil {
-		if !inTime {
-			err = noHeaderInTime
-		}
 		cancel(nil)
-		return nil, &transient{cause: publicCause(err)}
+		return nil, d.judge(err)
 	}
 	a := &answer{Response: resp, at: req.URL, ctx: ctx, cancel: cancel}
 	a.stall = time.AfterFunc(stallTimeout, func() { cancel(stalled) })
 	a.stall.Stop()
 	return a, nil
+}
+
+// judge tells whether another try may get further than one that ended without
+// an answer.
+func (d *download) judge(err error) error {
+	cause := publicCause(err)
+	if untrusted(cause) {
+		return d.fault(ErrUntrusted, cause, hintFor(cause))
+	}
+	p, ok := errors.AsType[*proxyError](cause)
+	switch {
+	case !ok:
+		return &transient{cause: cause}
+	case worthAnotherTry(p.status):
+		return &transient{cause: cause, retryAfter: p.retryAfter}
+	}
+	d.status = p.status
+	return d.fault(ErrRefused, cause, hintFor(cause))
 }
 
 // answer is a response whose body ends when it stalls.
@@ -403,16 +489,24 @@ func (d *download) told(a *answer) error {
 	return reason(text)
 }
 
-// continues reports whether a Content-Range starts at offset (RFC 9110,
-// section 14.4).
-func continues(contentRange string, offset int64) bool {
-	rest, ok := strings.CutPrefix(contentRange, "bytes ")
+// contentRange reads where a part begins and how long the whole is, -1 where
+// that is not said (RFC 9110, section 14.4).
+func contentRange(s string) (first, total int64, ok bool) {
+	rest, ok := strings.CutPrefix(s, "bytes ")
 	if !ok {
-		return false
+		return 0, 0, false
 	}
-	first, _, ok := strings.Cut(rest, "-")
-	n, err := strconv.ParseInt(first, 10, 64)
-	return ok && err == nil && n == offset
+	from, rest, _ := strings.Cut(rest, "-")
+	_, whole, ok := strings.Cut(rest, "/")
+	first, err := strconv.ParseInt(from, 10, 64)
+	if !ok || err != nil {
+		return 0, 0, false
+	}
+	if whole == "*" {
+		return first, -1, true
+	}
+	total, err = strconv.ParseInt(whole, 10, 64)
+	return first, total, err == nil
 }
 
 // retryAfter reads Retry-After (RFC 9110, section 10.2.3): seconds, or a date,

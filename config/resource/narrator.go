@@ -51,6 +51,16 @@ func (n *narrator) stop() {
 	n.ended.Wait()
 }
 
+// remark tells something that is no failure and does not last.
+func (n *narrator) remark(text string) {
+	if n.tell == nil {
+		return
+	}
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	n.tell(n.what + ": " + text)
+}
+
 func (n *narrator) line() {
 	n.mu.Lock()
 	text := n.state

@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// drip is a body that yields a byte after each pause, so many times.
+// drip is a body that yields some bytes after each pause, so many times.
 type drip struct {
 	pause time.Duration
 	left  int
+	bytes int
 }
 
 func (d *drip) Read(b []byte) (int, error) {
@@ -23,8 +24,7 @@ func (d *drip) Read(b []byte) (int, error) {
 	}
 	time.Sleep(d.pause)
 	d.left--
-	b[0] = 'x'
-	return 1, nil
+	return copy(b, make([]byte, d.bytes)), nil
 }
 
 func (d *drip) Close() error { return nil }
@@ -53,8 +53,11 @@ func TestPatience(t *testing.T) {
 		took      time.Duration // at the least and, within a half more, at the most
 	}{
 		"slow but going on": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: 30, Body: &drip{20 * time.Second, 30}}, nil
+			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: 30 * 30 << 10, Body: &drip{20 * time.Second, 30, 30 << 10}}, nil
 		}, time.Minute, nil, 10 * time.Minute},
+		"dribbles without an end": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, ContentLength: -1, Body: &drip{20 * time.Second, 1 << 30, 1 << 10}}, nil
+		}, time.Minute, ErrUnreachable, 40 * time.Second},
 		"breaks off at the same place": {half, time.Minute, ErrUnreachable, 30 * time.Second},
 		"never answers": {func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
@@ -87,5 +90,5 @@ func TestPatienceEndsWithItsParent(t *testing.T) {
 	if !errors.Is(p.Err(), context.Canceled) {
 		t.Error(p.Err())
 	}
-	p.progress() // too late, and no harm
+	p.progress(1 << 20) // too late, and no harm
 }

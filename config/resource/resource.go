@@ -23,33 +23,38 @@
 //
 // It is that of the stored file, named by the resource and never guessed. A
 // Content-Encoding that a server adds although it was asked for none is not
-// undone. What is truncated or followed by anything else does not
+// undone, and told. What is truncated or followed by anything else does not
 // decompress, and a small file that unpacks to a huge one ends at the bound of
 // the client.
 //
 // # What is tried again
 //
 // Status 200 is the content, 204 is empty content. Whatever may pass by itself
-// is tried again until the deadline: no connection, TLS failures (the clock may
-// yet be set), no answer within [Client.ResponseHeaderTimeout], 429, 500 and above, a body
+// is tried again until the deadline: no connection, a certificate that is not
+// valid yet or any more (the clock may yet be set), no answer within
+// [Client.ResponseHeaderTimeout], 408, 429, 500 and above, a body
 // that breaks off, a body that delivers nothing for 30 s. The pause starts at
 // 200 ms and doubles to 5 s, with jitter; a Retry-After that asks for more is
-// obeyed. A pause that would outlast the deadline is not begun: the fetch fails
-// at once with [ErrUnreachable]. Everything else is an answer that another try
-// would not change and is returned at once: [ErrNotFound], [ErrRefused],
+// obeyed, up to a day. A pause that would outlast the deadline is not begun: the
+// fetch fails at once with [ErrUnreachable], and says how many tries there were
+// in which time. Everything else is an answer that another try would not change
+// and is returned at once: [ErrNotFound], [ErrRefused], [ErrUntrusted],
 // [ErrRedirect], [ErrTooLarge], [ErrCompression], [ErrHash].
 //
 // A body that broke off is continued with a Range request if its server gave a
 // strong ETag (RFC 9110, section 8.8.3), so that a large file over a bad link
-// arrives in the end. Otherwise the fetch starts over, for which the
-// destination must be able to forget what it has got; see [Client.Copy].
+// arrives in the end. A part that is not of the same version, by its ETag or by
+// its length, is thrown away with what was there. Otherwise the fetch starts over,
+// for which the destination must be able to forget what it has got; see
+// [Client.Copy].
 //
 // # Redirects
 //
 // At most 10 are followed, to http and https only, and never from https to
-// http. The headers and the user info of a resource go to the origin (scheme,
-// host, port) of its own URL; once a redirect has led elsewhere they are not
-// sent any more. There is no Referer header.
+// http; one that leads back to where it came from ends there. The headers and
+// the user info of a resource go to the origin (scheme, host, port) of its own
+// URL; once a redirect has led elsewhere they are not sent any more. There is no
+// Referer header.
 //
 // # Secrets
 //

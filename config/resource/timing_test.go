@@ -221,6 +221,43 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestSlowHeader: a header that comes a byte at a time, or behind any number of
+// provisional ones, is no answer in time.
+func TestSlowHeader(t *testing.T) {
+	for name, piece := range map[string]string{
+		"bytes":       "x",
+		"lines":       "X-Y: z\r\n",
+		"provisional": "Z: z\r\n\r\nHTTP/1.1 103 Early Hints\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFakeTime(t, func(w http.ResponseWriter, r *http.Request) {
+				conn, _, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				io.WriteString(conn, "HTTP/1.1 103 "+canary+"\r\nX-Secret: "+canary)
+				for err == nil {
+					time.Sleep(3 * time.Second)
+					_, err = io.WriteString(conn, piece)
+				}
+			}, func(t *testing.T, c *Client, r Resource) {
+				c.Patience = time.Minute
+				begun := time.Now()
+				_, err := c.Bytes(t.Context(), r)
+				quietError(t, err)
+				if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), " until the deadline, ") || time.Since(begun) > c.Patience {
+					t.Errorf("%v after %v", err, time.Since(begun))
+				}
+				if name != "provisional" && !strings.Contains(err.Error(), "no answer in time") {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
 // TestHeaderTimeout: the wait for a header ends when it is said to, and does
 // not end a body that takes longer.
 func TestHeaderTimeout(t *testing.T) {
@@ -257,7 +294,7 @@ func TestConnectTimeout(t *testing.T) {
 		c := &Client{Transport: never{}, TotalTimeout: 5 * time.Minute}
 		begun := time.Now()
 		_, err := c.Bytes(t.Context(), Resource{Source: mustURL(t, "http://h/")})
-		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no answer in time") {
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no connection in time until the deadline, 6 tries in 5m0s") {
 			t.Errorf("%v", err)
 		}
 		if took := time.Since(begun); took < 4*time.Minute || took > 5*time.Minute {

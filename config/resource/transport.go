@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type TransportOptions struct {
 	Proxy func(*http.Request) (*url.URL, error)
 
 	// Roots are the authorities that are trusted, in place of the system's. Nil: the system's.
+	// Where there are none at all, https fails with [ErrUntrusted] before anything is sent.
 	Roots *x509.CertPool
 
 	// Time is what certificates' dates are compared with. Nil: the system's clock.
@@ -45,15 +47,17 @@ func NewTransport(opts TransportOptions) *http.Transport {
 		TLSHandshakeTimeout: handshakeTimeout,
 		// The body is what the server has stored: the hash and the compression are
 		// said of that.
-		DisableCompression:     true,
-		Protocols:              new(http.Protocols),
-		MaxIdleConnsPerHost:    16,
+		DisableCompression: true,
+		Protocols:          new(http.Protocols),
+		// As many as a caller may have transfers at once: a connection that is
+		// given up costs a new one, and its handshakes.
+		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		ReadBufferSize:         64 << 10,
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 			if resp.StatusCode != http.StatusOK {
-				return &proxyError{resp.StatusCode}
+				return &proxyError{proxy.Host, resp.StatusCode, retryAfter(resp.Header, time.Now())}
 			}
 			return nil
 		},
@@ -78,5 +82,33 @@ func NewTransport(opts TransportOptions) *http.Transport {
 			return u, nil
 		}
 	}
+	t.RegisterProtocol("https", &vouched{roots: opts.Roots})
 	return t
+}
+
+// vouched lets https requests through to the transport where there is anybody who
+// could vouch for a server.
+type vouched struct {
+	roots *x509.CertPool // nil: the system's
+	once  sync.Once
+	err   error
+}
+
+func (v *vouched) RoundTrip(*http.Request) (*http.Response, error) {
+	// The system's are only read when they are needed.
+	v.once.Do(func() {
+		if v.roots == nil {
+			if v.roots, v.err = x509.SystemCertPool(); v.err != nil {
+				v.err = &noRootsError{v.err}
+				return
+			}
+		}
+		if v.roots.Equal(x509.NewCertPool()) {
+			v.err = &noRootsError{}
+		}
+	})
+	if v.err != nil {
+		return nil, v.err
+	}
+	return nil, http.ErrSkipAltProtocol
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // account is a line of passwd(5) or group(5).
@@ -81,7 +82,13 @@ func (a accounts) readEtc(t tree, name string, columns int, into map[string]acco
 	return nil
 }
 
-var sysusersField = regexp.MustCompile(`"[^"]*"|\S+`)
+var sysusersField = once(`"[^"]*"|\S+`)
+
+// once compiles an expression when it is first asked for: of the many runs of this
+// program hardly one packs an initrd.
+func once(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 func (a accounts) readSysusers(t tree) error {
 	const dir = "usr/lib/sysusers.d"
@@ -105,7 +112,7 @@ func (a accounts) readSysusers(t tree) error {
 			return err
 		}
 		for line := range strings.Lines(string(data)) {
-			f := sysusersField.FindAllString(line, -1)
+			f := sysusersField().FindAllString(line, -1)
 			if len(f) < 2 || strings.HasPrefix(f[0], "#") {
 				continue
 			}
@@ -191,9 +198,9 @@ func (a accounts) readSysusers(t tree) error {
 }
 
 var (
-	ruleOwner = regexp.MustCompile(`\b(OWNER|GROUP)="([a-z_][a-z0-9_-]*)"`)
-	unitOwner = regexp.MustCompile(`(?m)^(User|Group|SupplementaryGroups|SocketUser|SocketGroup)=([a-z_][a-z0-9_ -]*)$`)
-	aclOwner  = regexp.MustCompile(`\b(user|group):([a-z_][a-z0-9_-]*):`)
+	ruleOwner = once(`\b(OWNER|GROUP)="([a-z_][a-z0-9_-]*)"`)
+	unitOwner = once(`(?m)^(User|Group|SupplementaryGroups|SocketUser|SocketGroup)=([a-z_][a-z0-9_ -]*)$`)
+	aclOwner  = once(`\b(user|group):([a-z_][a-z0-9_-]*):`)
 )
 
 // addAccounts puts passwd and group with root, nobody, and whomever the rules, units and tmpfiles in the payload name.
@@ -207,7 +214,7 @@ func (p *payload) addAccounts(a accounts) (names []string, err error) {
 		}
 		switch {
 		case strings.HasPrefix(name, "usr/lib/udev/rules.d/"):
-			for _, m := range ruleOwner.FindAllSubmatch(e.data, -1) {
+			for _, m := range ruleOwner().FindAllSubmatch(e.data, -1) {
 				if string(m[1]) == "OWNER" {
 					users[string(m[2])] = true
 				} else {
@@ -215,7 +222,7 @@ func (p *payload) addAccounts(a accounts) (names []string, err error) {
 				}
 			}
 		case strings.HasPrefix(name, "usr/lib/systemd/system/"):
-			for _, m := range unitOwner.FindAllSubmatch(e.data, -1) {
+			for _, m := range unitOwner().FindAllSubmatch(e.data, -1) {
 				for _, owner := range strings.Fields(string(m[2])) {
 					if bytes.HasSuffix(m[1], []byte("User")) {
 						users[owner] = true
@@ -231,7 +238,7 @@ func (p *payload) addAccounts(a accounts) (names []string, err error) {
 					groups[strings.TrimLeft(f[4], ":")] = true
 				}
 			}
-			for _, m := range aclOwner.FindAllSubmatch(e.data, -1) {
+			for _, m := range aclOwner().FindAllSubmatch(e.data, -1) {
 				if string(m[1]) == "user" {
 					users[string(m[2])] = true
 				} else {

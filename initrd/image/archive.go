@@ -254,6 +254,9 @@ func noEOF(err error) error {
 
 func goMode(m uint32) fs.FileMode {
 	mode := fs.FileMode(m & 0o777)
+	if m&0o1000 != 0 {
+		mode |= fs.ModeSticky
+	}
 	switch m & 0o170000 {
 	case 0o100000:
 	case 0o040000:

@@ -178,7 +178,7 @@ var baseUnits = []item{
 	{"systemd-pcrosseparator.service", may, "since 261"},
 	{"systemd-pcrnvdone.service", may, "since 261"},
 
-	// The network. Nothing here pulls it in: who needs it starts network-online.target.
+	// The network. Nothing here pulls it in: pilotlight starts its pilotlight-network.service, others network-online.target.
 	{"network-pre.target", must, ""},
 	{"network.target", must, ""},
 	{"network-online.target", must, ""},
@@ -198,13 +198,37 @@ var baseEnabled = []Link{
 }
 
 // relied are the base's units that pilotlight's own name and would silently do without, and those that carry it. They
-// are what Check looks for.
+// are what Check looks for, with what is below.
 var relied = []string{
 	"initrd.target", "initrd-root-device.target", "initrd-root-fs.target", "initrd-usr-fs.target", "initrd-fs.target",
 	"initrd-parse-etc.service", "initrd-cleanup.service", "initrd-switch-root.target", "initrd-switch-root.service",
 	"emergency.target", "emergency.service", "modprobe@.service", "blockdev@.target", "systemd-udevd.service",
-	"network-online.target", "systemd-networkd.service", "systemd-networkd-wait-online.service",
+	"network-pre.target", "network.target", "systemd-networkd.service", "systemd-networkd.socket",
 	"tpm2.target", "systemd-tpm2-setup-early.service", "systemd-pcrextend.socket", "systemd-pcrextend@.service",
+}
+
+// reliedPrograms are those that no kind of step names: a config decides which file systems are made.
+var reliedPrograms = []item{
+	{name: "mkfs.ext4", why: "systemd-repart"},
+	{name: "fsck.ext4", why: "systemd-fsck"},
+	{name: "/usr/lib/systemd/systemd-networkd-wait-online", why: "pilotlight-network.service"},
+}
+
+// reliedFile is a file that one of several names may have: upstream's, or Debian's.
+type reliedFile struct {
+	names []string
+	why   string
+}
+
+// reliedFiles are those without which devices have no names, or without which whoever makes one waits for ever.
+var reliedFiles = []reliedFile{
+	{[]string{"usr/lib/udev/rules.d/50-udev-default.rules"}, ""},
+	{[]string{"usr/lib/udev/rules.d/55-dm.rules", "usr/lib/udev/rules.d/10-dm.rules"}, "names of device mapper devices"},
+	{[]string{"usr/lib/udev/rules.d/60-persistent-storage.rules"}, "/dev/disk/by-*"},
+	{[]string{"usr/lib/udev/rules.d/80-drivers.rules"}, "loads modules"},
+	{[]string{"usr/lib/udev/rules.d/95-dm-notify.rules"}, "libdevmapper waits for it"},
+	{[]string{"usr/lib/udev/rules.d/99-systemd.rules"}, "devices become units"},
+	{[]string{"etc/mke2fs.conf"}, "else mkfs.ext4 makes ext2, without a journal"},
 }
 
 // baseRules lie in /usr/lib/udev/rules.d. 60-tpm-udev.rules is left out: it gives the TPM to the user tss, whom
@@ -257,6 +281,7 @@ var baseLibraries = []item{
 	{"libtss2-mu.so.0", may, "the TPM"},
 	{"libtss2-tcti-device.so.0", may, "the TPM"},
 	{"libzstd.so.1", may, "journal files that zstd packed"},
+	{"libacl.so.1", may, "access control lists of tmpfiles.d; linked with before 262"},
 	{"libgcc_s.so.1", may, "pthread_cancel(3), which libcryptsetup's threads end by"},
 	{codepage, may, "iconv of the character set of FAT labels, without which mkfs.vfat and fsck.vfat complain"},
 }

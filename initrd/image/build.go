@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -20,9 +19,10 @@ type Build struct {
 	Tree string
 	// Kernel is the version whose modules go in: a name below usr/lib/modules. "" takes the only one.
 	Kernel string
-	// CA is a PEM bundle on the building machine, for /etc/ssl/certs/ca-certificates.crt. "" ships none, and then no
-	// https URL can be fetched unless a config brings its authorities.
-	CA string
+	// CA are PEM files of certificate authorities on the building machine, or [SystemAuthorities] for those of the
+	// tree: together they become /etc/ssl/certs/ca-certificates.crt. Without any, no https URL can be fetched unless
+	// a config brings its authorities.
+	CA []string
 	// Contents is what pilotlight needs.
 	Contents Contents
 	// ExtraPaths are further files and links of the tree, by absolute path; programs bring their libraries.
@@ -198,20 +198,9 @@ func (p *packer) contents() error {
 
 // kernel puts the modules.
 func (p *packer) kernel() error {
-	dir, versions, err := kernelVersions(p.tree)
+	dir, version, err := chooseKernel(p.tree, p.Tree, p.Kernel)
 	if err != nil {
 		return err
-	}
-	version := p.Kernel
-	switch {
-	case len(versions) == 0:
-		return &PathError{Path: path.Join(p.Tree, "usr/lib/modules"), Reason: "no kernel version with a modules.dep"}
-	case version == "" && len(versions) > 1:
-		return &PathError{Path: path.Join(p.Tree, dir), Reason: "several kernels, name one: " + strings.Join(versions, ", ")}
-	case version == "":
-		version = versions[0]
-	case !slices.Contains(versions, version):
-		return &PathError{Path: path.Join(p.Tree, dir), Reason: fmt.Sprintf("no kernel %q, only %s", version, strings.Join(versions, ", "))}
 	}
 	p.progress("modules of " + version)
 	m, err := readModules(p.tree, path.Join(dir, version))
@@ -237,6 +226,24 @@ func (p *packer) kernel() error {
 	}
 	p.summary.Kernel, p.summary.Modules = version, all
 	return nil
+}
+
+// chooseKernel gives the version that is asked for, or the only one, and the directory that it is in. name is the tree's.
+func chooseKernel(t tree, name, asked string) (dir, version string, err error) {
+	dir, versions, err := kernelVersions(t)
+	switch {
+	case err != nil:
+		return "", "", err
+	case len(versions) == 0:
+		return "", "", &PathError{Path: path.Join(name, "usr/lib/modules"), Reason: "no kernel version with a modules.dep"}
+	case asked == "" && len(versions) > 1:
+		return "", "", &PathError{Path: path.Join(name, dir), Reason: "several kernels, name one: " + strings.Join(versions, ", ")}
+	case asked == "":
+		return dir, versions[0], nil
+	case !slices.Contains(versions, asked):
+		return "", "", &PathError{Path: path.Join(name, dir), Reason: fmt.Sprintf("no kernel %q, only %s", asked, strings.Join(versions, ", "))}
+	}
+	return dir, asked, nil
 }
 
 // identity puts what makes the archive a system: directories, links, the release file, accounts.
@@ -275,15 +282,12 @@ func (p *packer) identity() error {
 		{"/etc/machine-id", 0o444, nil},         // empty: the id of this boot is mounted over it
 		{"/etc/nsswitch.conf", 0o644, []byte(nsswitch)},
 	}
-	if p.CA != "" {
-		bundle, err := os.ReadFile(p.CA)
+	if len(p.CA) > 0 {
+		bundle, err := authorities(p.Tree, p.CA)
 		if err != nil {
-			return fmt.Errorf("certificate authorities: %w", err)
+			return err
 		}
-		if !strings.Contains(string(bundle), "-----BEGIN CERTIFICATE-----") {
-			return fmt.Errorf("certificate authorities: %w", &PathError{Path: p.CA, Reason: "not a PEM bundle"})
-		}
-		files = append(files, File{"/etc/ssl/certs/ca-certificates.crt", 0o644, bundle})
+		files = append(files, File{bundlePath, 0o644, bundle})
 	}
 	if err := p.payload.addFiles(files, nil); err != nil {
 		return err

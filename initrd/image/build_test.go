@@ -227,11 +227,11 @@ func TestBuild(t *testing.T) {
 	f["etc/ld.so.conf"] = "include /etc/ld.so.conf.d/*.conf\n"
 	f["etc/ld.so.conf.d/odd.conf"] = "/opt/lib # odd\n"
 	f["usr/bin/odd"] = program("libodd.so.1")
-	f["ca.pem"] = "-----BEGIN CERTIFICATE-----\n"
+	f["ca.pem"] = authority(t, "of the test")
 	dir := f.write(t, t.TempDir())
 	var told []string
 	initrd, s := build(t, Build{
-		Tree: dir, Contents: contents(t), CA: filepath.Join(dir, "ca.pem"),
+		Tree: dir, Contents: contents(t), CA: []string{filepath.Join(dir, "ca.pem")},
 		ExtraPaths: []string{"/sbin/extra", "/usr/bin/odd"}, ExtraModules: []string{"xts"},
 		ExtraFiles: []File{{"/etc/motd", 0o600, []byte("hello")}}, ExtraLinks: []Link{{"/etc/link", "motd"}},
 		Progress: func(what string) { told = append(told, what) },
@@ -251,7 +251,7 @@ func TestBuild(t *testing.T) {
 		"etc/nsswitch.conf":                 nsswitch,
 		"etc/passwd":                        "root:!*:0:0::/root:/usr/sbin/nologin\nsystemd-network:!*:997:998:Network:/:/usr/sbin/nologin\nnobody:!*:65534:65534::/:/usr/sbin/nologin\n",
 		"etc/group":                         "root:!*:0:\ndisk:!*:6:\nsystemd-network:!*:998:\n",
-		"etc/ssl/certs/ca-certificates.crt": "-----BEGIN CERTIFICATE-----\n",
+		"etc/ssl/certs/ca-certificates.crt": f["ca.pem"],
 		"etc/motd":                          "hello",
 		"etc/link":                          "motd",
 		"usr/bin/pilotlight":                string(elfFile{}.bytes()),
@@ -399,7 +399,7 @@ func TestBuildErrors(t *testing.T) {
 		{"relative path", nil, func(b *Build) { b.ExtraFiles = []File{{"etc/x", 0o644, nil}} }, "etc/x: not an absolute, clean path"},
 		{"path that climbs", nil, func(b *Build) { b.ExtraLinks = []Link{{"/etc/../x", "y"}} }, "/etc/../x: not an absolute, clean path"},
 		{"set-user-ID", nil, func(b *Build) { b.ExtraFiles = []File{{"/etc/x", 0o755 | fs.ModeSetuid, nil}} }, "is more than permissions"},
-		{"CA is none", nil, func(b *Build) { b.CA = dynamic }, dynamic + ": not a PEM bundle"},
+		{"CA is none", nil, func(b *Build) { b.CA = []string{dynamic} }, dynamic + ": no certificate in PEM"},
 		{"module is not packed so", func(f files) { f["usr/lib/modules/"+testKernel+"/kernel/fs/overlay.ko.xz"] = "plain" }, nil, "overlay.ko.xz: "},
 		{"no os-release", func(f files) { delete(f, "usr/lib/os-release") }, nil, "os-release"},
 		{"extra is gone", nil, func(b *Build) { b.ExtraPaths = []string{"/usr/bin/none"} }, "lacks file /usr/bin/none (asked for)"},

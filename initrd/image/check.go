@@ -34,7 +34,8 @@ func (m Missing) String() string {
 }
 
 // Check reads an initrd and names what it lacks for pilotlight: the programs, libraries and modules of c, libraries
-// that those programs are linked with, and units of systemd that pilotlight's own are ordered by. An initrd may
+// that those programs are linked with, units of systemd that pilotlight's own are ordered by, with the programs that
+// they start, and rules of udev. An initrd may
 // consist of several cpio archives, each plain or in gzip, zstd or xz, as the kernel takes them. It need not hold the
 // addition yet. None missing is a nil slice.
 //
@@ -46,10 +47,8 @@ func Check(initrd io.Reader, c Contents) ([]Missing, error) {
 		return nil, fmt.Errorf("initrd: %w", err)
 	}
 	k := checker{tree: tree{fs: a}}
-	for _, step := range []func(Contents) error{k.units, k.programs, k.modules} {
-		if err := step(c); err != nil {
-			return nil, fmt.Errorf("initrd: %w", err)
-		}
+	if err := k.all(c); err != nil {
+		return nil, fmt.Errorf("initrd: %w", err)
 	}
 	return k.missing, nil
 }
@@ -59,6 +58,24 @@ type checker struct {
 	missing []Missing
 }
 
+// all looks for everything.
+func (k *checker) all(c Contents) error {
+	programs, err := k.units()
+	if err != nil {
+		return err
+	}
+	for _, name := range c.Programs {
+		programs = append(programs, item{name: name})
+	}
+	if err := k.files(); err != nil {
+		return err
+	}
+	if err := k.programs(append(programs, reliedPrograms...), c.Libraries); err != nil {
+		return err
+	}
+	return k.modules(c)
+}
+
 func (k *checker) lacks(kind, name, why string) {
 	m := Missing{kind, name, why}
 	if !slices.Contains(k.missing, m) {
@@ -66,40 +83,77 @@ func (k *checker) lacks(kind, name, why string) {
 	}
 }
 
-func (k *checker) units(Contents) error {
-	ok, err := k.tree.isFile("etc/initrd-release")
+// units looks for the units, and gives the programs that those start that are there.
+func (k *checker) units() (programs []item, err error) {
+	for _, name := range relied {
+		there := false
+		for _, dir := range []string{unitDir, "lib/systemd/system", "etc/systemd/system"} {
+			at := path.Join(dir, name)
+			ok, err := k.tree.isFile(at)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			there = true
+			text, err := k.tree.read(at)
+			if err != nil {
+				return nil, err
+			}
+			for _, m := range unitProgram().FindAllSubmatch(text, -1) {
+				programs = append(programs, item{name: string(m[1]), why: name})
+			}
+		}
+		if !there {
+			k.lacks(KindUnit, name, "")
+		}
+	}
+	return programs, nil
+}
+
+// unitProgram finds the programs of a unit that must run, by path: a dash says that failure does not count,
+// systemd.service(5).
+var unitProgram = once(`(?m)^ExecStart=[@:+!|]*(/[^\s%]+)`)
+
+// releaseFile tells systemd that it is in an initrd.
+const releaseFile = "/etc/initrd-release"
+
+// files looks for rules of udev, and for single files.
+func (k *checker) files() error {
+	ok, err := k.tree.isFile(releaseFile)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		k.lacks(KindFile, "/etc/initrd-release", "systemd knows an initrd by it")
+		k.lacks(KindFile, releaseFile, "systemd knows an initrd by it")
 	}
-	for _, name := range relied {
+	for _, f := range reliedFiles {
 		there := false
-		for _, dir := range []string{unitDir, "lib/systemd/system", "etc/systemd/system"} {
-			ok, err := k.tree.isFile(path.Join(dir, name))
+		for _, name := range f.names {
+			ok, err := k.tree.isFile(name)
 			if err != nil {
 				return err
 			}
 			there = there || ok
 		}
 		if !there {
-			k.lacks(KindUnit, name, "")
+			k.lacks(KindFile, "/"+f.names[0], f.why)
 		}
 	}
 	return nil
 }
 
 // programs looks for programs and for libraries.
-func (k *checker) programs(c Contents) error {
+func (k *checker) programs(programs []item, libraries []string) error {
 	var linker *linker
-	for _, name := range append([]string{"/usr/lib/systemd/systemd"}, c.Programs...) {
-		found, err := k.tree.program(name)
+	for _, p := range append([]item{{name: "/usr/lib/systemd/systemd"}}, programs...) {
+		found, err := k.tree.program(p.name)
 		if err != nil {
 			return err
 		}
 		if found == "" {
-			k.lacks(KindProgram, name, "")
+			k.lacks(KindProgram, p.name, p.why)
 			continue
 		}
 		if linker == nil {
@@ -117,7 +171,7 @@ func (k *checker) programs(c Contents) error {
 			return err
 		}
 	}
-	for _, name := range c.Libraries {
+	for _, name := range libraries {
 		found := ""
 		if linker != nil {
 			var err error

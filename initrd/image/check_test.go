@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -73,7 +74,9 @@ func compress(t testing.TB, how string, data []byte) []byte {
 func TestCheckFindsNothingMissingInABuild(t *testing.T) {
 	c := contents(t)
 	var out bytes.Buffer
-	if _, err := (Build{Tree: distribution(t).write(t, t.TempDir()), Contents: c}).Write(&out); err != nil {
+	f := distribution(t)
+	f["etc/mke2fs.conf"] = ""
+	if _, err := (Build{Tree: f.write(t, t.TempDir()), Contents: c}).Write(&out); err != nil {
 		t.Fatal(err)
 	}
 	if err := Addon(&out, c); err != nil {
@@ -104,6 +107,15 @@ func bare() files {
 	for _, u := range relied {
 		f[unitDir+"/"+u] = ""
 	}
+	for _, r := range reliedFiles {
+		f[r.names[0]] = ""
+	}
+	for _, p := range reliedPrograms {
+		f["usr/bin/"+path.Base(p.name)] = program()
+		if path.IsAbs(p.name) {
+			f[p.name[1:]] = program()
+		}
+	}
 	return f
 }
 
@@ -119,10 +131,21 @@ func TestCheck(t *testing.T) {
 			delete(f, unitDir+"/emergency.target")
 			delete(f, "usr/lib/systemd/systemd")
 		}, []Missing{
-			{KindFile, "/etc/initrd-release", "systemd knows an initrd by it"},
 			{KindUnit, "emergency.target", ""},
+			{KindFile, "/etc/initrd-release", "systemd knows an initrd by it"},
 			{KindProgram, "/usr/lib/systemd/systemd", ""},
 		}},
+		{"program of a unit gone", func(f files) {
+			f[unitDir+"/emergency.service"] = "[Service]\nExecStartPre=/usr/bin/none\nExecStart=-/usr/bin/may-fail\nExecStart=@!/usr/bin/shell shell\nExecStart=/usr/lib/systemd/systemd %i\n"
+		}, []Missing{{KindProgram, "/usr/bin/shell", "emergency.service"}}},
+		{"rules by their names upstream", func(f files) {
+			delete(f, "usr/lib/udev/rules.d/55-dm.rules")
+			f["usr/lib/udev/rules.d/10-dm.rules"] = ""
+		}, nil},
+		{"rule and program of the file system gone", func(f files) {
+			delete(f, "usr/lib/udev/rules.d/95-dm-notify.rules")
+			delete(f, "usr/bin/mkfs.ext4")
+		}, []Missing{{KindFile, "/usr/lib/udev/rules.d/95-dm-notify.rules", "libdevmapper waits for it"}, {KindProgram, "mkfs.ext4", "systemd-repart"}}},
 		{"program and library gone", func(f files) {
 			delete(f, "usr/bin/systemd-repart")
 			delete(f, testTriplet+"libcryptsetup.so.12")

@@ -13,6 +13,7 @@ type elfFile struct {
 	loader  string
 	needed  []string
 	runpath string
+	note    string // the section of the build ID; "" is none
 }
 
 func (e elfFile) bytes() []byte {
@@ -43,13 +44,18 @@ func (e elfFile) bytes() []byte {
 	at := uint64(headers)
 	strsAt := at + uint64(len(interp))
 	dynAt := strsAt + uint64(len(strs))
-	names := "\x00.dynstr\x00.dynamic\x00.shstrtab\x00"
+	names := "\x00.dynstr\x00.dynamic\x00.shstrtab\x00.note.gnu.build-id\x00"
 	namesAt := dynAt + uint64(len(dynamic))
-	sectionsAt := namesAt + uint64(len(names))
+	noteAt := namesAt + uint64(len(names))
+	sectionsAt := noteAt + uint64(len(e.note))
+	sections := uint16(4)
+	if e.note != "" {
+		sections = 5
+	}
 
 	var b bytes.Buffer
 	h := elf.Header64{Type: uint16(elf.ET_DYN), Machine: uint16(e.machine), Version: 1, Phoff: 64, Shoff: sectionsAt,
-		Ehsize: 64, Phentsize: 56, Phnum: 1, Shentsize: 64, Shnum: 4, Shstrndx: 3}
+		Ehsize: 64, Phentsize: 56, Phnum: 1, Shentsize: 64, Shnum: sections, Shstrndx: 3}
 	copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
 	p := elf.Prog64{Type: uint32(elf.PT_INTERP), Off: at, Filesz: uint64(len(interp)), Memsz: uint64(len(interp))}
 	if e.loader == "" {
@@ -66,11 +72,15 @@ func (e elfFile) bytes() []byte {
 	b.Write(strs)
 	b.Write(dynamic)
 	b.WriteString(names)
+	b.WriteString(e.note)
 	name := func(s string) uint32 { return uint32(strings.Index(names, s)) }
 	write(elf.Section64{})
 	write(elf.Section64{Name: name(".dynstr"), Type: uint32(elf.SHT_STRTAB), Off: strsAt, Size: uint64(len(strs))})
 	write(elf.Section64{Name: name(".dynamic"), Type: uint32(elf.SHT_DYNAMIC), Off: dynAt, Size: uint64(len(dynamic)), Link: 1, Entsize: 16})
 	write(elf.Section64{Name: name(".shstrtab"), Type: uint32(elf.SHT_STRTAB), Off: namesAt, Size: uint64(len(names))})
+	if e.note != "" {
+		write(elf.Section64{Name: name(".note.gnu.build-id"), Type: uint32(elf.SHT_NOTE), Off: noteAt, Size: uint64(len(e.note))})
+	}
 	return b.Bytes()
 }
 

@@ -8,7 +8,8 @@
 // appended to that file. The kernel finds the start of a further archive only on a 4 byte boundary: the addition is
 // padded to 512 bytes at its own end, and what it is appended to must be padded by whoever appends.
 //
-// The distribution's initrd was not made for pilotlight. [Check] reads it and names what it lacks.
+// The distribution's initrd was not made for pilotlight. [Check] reads it and names what it lacks, and an [Addition]
+// is made for it, with what it lacks from the tree that it was made from.
 //
 // # Whole initrd
 //
@@ -75,15 +76,16 @@ const binaryPath = "/usr/bin/pilotlight"
 // the same name that a later archive brings, so an addition that had them would take the base's programs away.
 var mergedAway = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr/sbin", "/usr/lib64"}
 
-// Addon writes a newc cpio archive (Documentation/driver-api/early-userspace/buffer-format.rst of the kernel) with
+// Addon is an addition for any initrd. It writes a newc cpio archive (Documentation/driver-api/early-userspace/buffer-format.rst of the kernel) with
 // the binary at /usr/bin/pilotlight, the files and the links, padded with zeros to a multiple of 512 bytes. Programs,
-// libraries and modules are not in it: they are the base's, and [Check] looks for them there.
+// libraries and modules are not in it: they are the base's, and [Check] looks for them there. ca are PEM files of
+// certificate authorities; those of a system cannot be asked for here.
 //
 // The same contents give the same bytes. It fails if a path lies below a name that is a link on a merged-/usr system
 // (/bin, /lib, /usr/sbin and so on), if two things want one path, and if the binary is not a static executable.
-func Addon(w io.Writer, c Contents) error {
+func Addon(w io.Writer, c Contents, ca ...string) error {
 	p := newPayload()
-	if err := p.addContents(c); err != nil {
+	if err := errors.Join(p.addContents(c), p.addAuthorities("", ca)); err != nil {
 		return fmt.Errorf("initrd addon: %w", err)
 	}
 	for name := range p.entries {
@@ -93,14 +95,19 @@ func Addon(w io.Writer, c Contents) error {
 			}
 		}
 	}
-	padded := &padWriter{w: w}
-	if err := p.writeTo(padded); err != nil {
-		return fmt.Errorf("initrd addon: %w", err)
-	}
-	if err := padded.pad(512); err != nil {
+	if err := p.writeAddon(w); err != nil {
 		return fmt.Errorf("initrd addon: %w", err)
 	}
 	return nil
+}
+
+// writeAddon writes the archive, plain and padded.
+func (p *payload) writeAddon(w io.Writer) error {
+	padded := &padWriter{w: w}
+	if err := p.writeTo(padded); err != nil {
+		return err
+	}
+	return padded.pad(512)
 }
 
 // PathError is a path that cannot be in the archive as it was asked for.

@@ -102,7 +102,7 @@ func TestIndexIsDepmods(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := m.index(m.order)
+	files, err := m.index(m.order, func(name string) string { return plainName(m.file[name]) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -220,8 +220,8 @@ func plainName(file string) string {
 }
 
 // index returns depmod's files for the modules named, in the order that closure gives, by file name: what modprobe(8),
-// and udev through libkmod, read.
-func (m *modules) index(names []string) (map[string][]byte, error) {
+// and udev through libkmod, read. stored is the path of a module's file in the initrd, below its directory.
+func (m *modules) index(names []string, stored func(name string) string) (map[string][]byte, error) {
 	// What comes first in modules.dep is loaded first where several modules match a device. depmod sorts that file by
 	// the order of the kernel's Makefiles, and numbers the modules as they stand.
 	chosen := make(map[string]bool, len(names))
@@ -235,9 +235,9 @@ func (m *modules) index(names []string) (map[string][]byte, error) {
 	var dep bytes.Buffer
 	deps := newIndex()
 	for _, n := range names {
-		line := plainName(m.file[n]) + ":"
+		line := stored(n) + ":"
 		for _, d := range m.depends[n] {
-			line += " " + plainName(m.file[d])
+			line += " " + stored(d)
 		}
 		dep.WriteString(line + "\n")
 		deps.insert(n, line, rank[n])
@@ -306,7 +306,7 @@ func (p *payload) addModules(m *modules, version string, names []string) (all, m
 			return nil, nil, err
 		}
 	}
-	index, err := m.index(all)
+	index, err := m.index(all, func(name string) string { return plainName(m.file[name]) })
 	if err != nil {
 		return nil, nil, err
 	}

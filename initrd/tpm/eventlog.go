@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -48,6 +49,54 @@ func ReplayLog(r io.Reader, pcr int) (map[Bank][]byte, error) {
 		return replayTCG(data, pcr)
 	}
 }
+
+// Start is the value that a PCR has, in each bank, before the first config is
+// measured into it: by the logs of a boot, each of which goes on where the one
+// before it ends. On a machine that was started by a UKI that is the firmware's
+// log, with what boot loader and stub measured, and then systemd's, with what was
+// measured in user space. Of systemd's log, what comes after the first config in
+// this PCR does not count; so it may be that of a machine which was provisioned.
+//
+// The firmware's log begins with the machine: anywhere but in the first place it
+// is an error. Otherwise formats, bounds and errors are those of [ReplayLog].
+func Start(pcr int, logs ...io.Reader) (map[Bank][]byte, error) {
+	if err := checkReplayed(pcr); err != nil {
+		return nil, &LogError{Err: err}
+	}
+	values := make(map[Bank][]byte)
+	for i, r := range logs {
+		data, err := readLog(r)
+		if err != nil {
+			return nil, &LogError{Err: err}
+		}
+		switch {
+		case len(data) == 0:
+			return nil, &LogError{Err: errors.New("empty")}
+		case data[0] != recordSeparator && i > 0:
+			return nil, &LogError{Err: errors.New("a firmware's log begins with the machine: it comes before all others")}
+		case data[0] != recordSeparator:
+			if values, err = replayTCG(data, pcr); err != nil {
+				return nil, err
+			}
+		default:
+			events, err := parseRecords(data)
+			if err != nil {
+				return nil, err
+			}
+			ours := slices.IndexFunc(events, func(e Event) bool { return e.PCR == pcr && e.config() })
+			if ours >= 0 {
+				events = events[:ours]
+			}
+			if values, err = ReplayEvents(values, events, pcr); err != nil || ours >= 0 {
+				return values, err
+			}
+		}
+	}
+	return values, nil
+}
+
+// Userspace says whether a log is systemd's of user space, by its first bytes.
+func Userspace(log []byte) bool { return len(log) > 0 && log[0] == recordSeparator }
 
 // ReplayEvents is the value that a PCR has, in each bank, after those of the
 // events that are about it have been extended into a PCR that held initial. A

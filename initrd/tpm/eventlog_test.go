@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"pilotlight/initrd/tpm/swtpm"
 )
 
 type algSize struct{ alg, size uint16 }
@@ -218,4 +221,127 @@ func FuzzTCGLog(f *testing.F) {
 			}
 		}
 	})
+}
+
+// bootLogs are what a boot by a UKI leaves: into a software TPM goes what boot loader
+// and stub measure (the firmware's log is made beside it), and then what is measured
+// in user space, with systemd's log. ours are measured last, and then a stranger.
+func bootLogs(t *testing.T, ours ...string) (d *Device, firmware []byte, systemd Log) {
+	t.Helper()
+	const evIPL, evEventTag = 0xd, 6
+	d = openDevice(t, t.Context(), swtpm.Start(t))
+	allBanks := append(slices.Clone(twoBanks), algSize{uint16(tpm2.TPMAlgSHA384), 48}, algSize{uint16(tpm2.TPMAlgSHA512), 64})
+	firmware = specID(allBanks...)
+	for _, e := range []struct {
+		pcr, kind uint32
+		word      string
+	}{
+		{0, 8, "firmware"},
+		{12, evIPL, "c\x00o\x00n\x00s\x00o\x00l\x00e\x00=\x00t\x00t\x00y\x00S\x000\x00\x00\x00"}, // a command line's add-on
+		{11, evIPL, ".linux\x00"},
+		{12, evIPL, "Credentials initrd"}, // of the ESP
+		{12, evNoAction, "not measured"},
+		{12, evEventTag, "a tagged one"},
+	} {
+		firmware = append(firmware, event2(e.pcr, e.kind, e.word, allBanks...)...)
+		if e.kind == evNoAction {
+			continue
+		}
+		if err := d.Extend(int(e.pcr), e.word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	systemd = testLog(t)
+	for _, e := range []struct {
+		pcr  int
+		word string
+	}{{11, "enter-initrd"}, {12, "os-separator"}, {12, "imds-userdata:{}"}, {15, "machine-id:0"}} {
+		if err := systemd.Extend(d, e.pcr, e.word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, word := range ours {
+		if err := systemd.Extend(d, 12, word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d, firmware, systemd
+}
+
+// TestStart: both logs of a boot by a UKI lead to what its TPM holds, and ours from
+// there to what it will hold.
+func TestStart(t *testing.T) {
+	d, firmware, systemd := bootLogs(t)
+	logs := func() []io.Reader {
+		return []io.Reader{bytes.NewReader(firmware), bytes.NewReader(readFile(t, systemd.Path))}
+	}
+	for _, pcr := range []int{0, 11, 12, 15, 16} {
+		start, err := Start(pcr, logs()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantPCR(t, d, pcr, start)
+	}
+	start, err := Start(12, logs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := []string{Word("user", []byte("{}")), Word("child-0001", nil)}
+	for _, word := range ours {
+		if err := systemd.Extend(d, 12, word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantPCR(t, d, 12, Replay(start, ours))
+
+	// The log of a machine that was provisioned goes on after that.
+	if err := systemd.Extend(d, 12, "somebody else's"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Start(12, logs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, value := range start {
+		if !bytes.Equal(again[b], value) {
+			t.Errorf("bank %s starts at %x, want %x", b, again[b], value)
+		}
+	}
+	if alone, err := Start(12, logs()[1]); err != nil || bytes.Equal(alone[SHA256], start[SHA256]) {
+		t.Errorf("without the firmware's log: %x %v", alone[SHA256], err)
+	}
+	if none, err := Start(12); err != nil || len(none) != 0 {
+		t.Errorf("no log: %v %v", none, err)
+	}
+}
+
+func TestStartFaults(t *testing.T) {
+	firmware := string(specID(twoBanks...))
+	for name, c := range map[string]struct {
+		pcr  int
+		logs []string
+		want string
+	}{
+		"the firmware's second": {12, []string{goodRecord, firmware}, "it comes before all others"},
+		"the firmware's twice":  {12, []string{firmware, firmware}, "it comes before all others"},
+		"an empty one":          {12, []string{firmware, ""}, "empty"},
+		"a torn one":            {12, []string{firmware, goodRecord[:20]}, "torn"},
+		"another format":        {12, []string{"{}"}, "neither a JSON text sequence"},
+		"PCR 17":                {17, nil, "does not start at zeros"},
+	} {
+		var logs []io.Reader
+		for _, l := range c.logs {
+			logs = append(logs, strings.NewReader(l))
+		}
+		values, err := Start(c.pcr, logs...)
+		var fault *LogError
+		if values != nil || !errors.As(err, &fault) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v %v, want %q", name, values, err, c.want)
+		}
+	}
+	// A word that only looks like ours does not end what counts.
+	e := Event{PCR: 12, Word: Word("user", nil), Digests: map[Bank][]byte{SHA256: make([]byte, 32)}}
+	if e.config() {
+		t.Error("an event of something else was taken for a config's")
+	}
 }

@@ -305,9 +305,10 @@ func (l Log) Cap(d *Device, pcr int) error {
 // right now is waited for, at most [LockTimeout].
 //
 // The error is a *[LogError]; it is [ErrTorn] if a record was not written to its
-// end. With an error about a record come the events before it.
+// end. With an error about a record come the events before it. In a log that is
+// marked incomplete a torn record is no error: whoever tore it said so by the mark.
 func (l Log) Events() ([]Event, error) {
-	data, _, err := l.read(context.Background())
+	data, dirty, err := l.read(context.Background())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -315,6 +316,9 @@ func (l Log) Events() ([]Event, error) {
 		return nil, l.fail(err)
 	}
 	events, err := parseRecords(data)
+	if dirty && errors.Is(err, ErrTorn) {
+		return events, nil
+	}
 	if e, ok := errors.AsType[*LogError](err); ok {
 		e.Path = l.path()
 	}

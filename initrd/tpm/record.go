@@ -54,6 +54,9 @@ func (e Event) Measured(word string) bool {
 	return n > 0
 }
 
+// config is whether the event measured a document, as [Word] has it.
+func (e Event) config() bool { return strings.HasPrefix(e.Word, configPrefix) && e.Measured(e.Word) }
+
 // Has is whether the word was measured into the PCR in the boot: there is an
 // event of it that says so and has its digests.
 func Has(events []Event, bootID string, pcr int, word string) bool {

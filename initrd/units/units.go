@@ -21,10 +21,10 @@
 // there is pilotlight-onfailure, which carries out the policy. That holds for a
 // failure of anybody's unit in this initrd, not of ours alone.
 //
-// All are pulled in by links in initrd.target.requires/, drawn at the one who
-// needs: no [Install] section, no WantedBy=. A requires-link at a device or a mount
-// unit would survive the isolate of switch-root and start units again, so there is
-// none.
+// All but one are pulled in by links in initrd.target.requires/, drawn at the one
+// who needs: no [Install] section, no WantedBy=. pilotlight-network is started by
+// the first connection. A requires-link at a device or a mount unit would survive
+// the isolate of switch-root and start units again, so there is none.
 package units
 
 import (
@@ -62,7 +62,6 @@ const (
 var places = map[string]string{
 	"emergency.service.conf": systemDir + "/emergency.service.d/10-pilotlight.conf",
 	"initrd.network":         "/usr/lib/systemd/network/zz-pilotlight.network",
-	"wait-online.conf":       systemDir + "/systemd-networkd-wait-online.service.d/10-pilotlight.conf",
 }
 
 // Files are the units and what belongs to them. An error means that the program
@@ -91,8 +90,6 @@ func Files() ([]File, error) {
 func Links() []Link {
 	list := []Link{
 		{"/usr/lib/systemd/system-generators/pilotlight-generator", Binary},
-		// Nobody pulls the network in at boot; when it is started, it waits until it works.
-		{systemDir + "/network-online.target.wants/systemd-networkd-wait-online.service", "../systemd-networkd-wait-online.service"},
 	}
 	for _, s := range []string{"fetch", "repart", "verity", "root", "etc", "report"} {
 		unit := "pilotlight-" + s + ".service"

@@ -69,6 +69,7 @@ func parts(unit string) string {
 
 func TestEachUnitHasTheCommonLines(t *testing.T) {
 	list := services(t)
+	delete(list, "pilotlight-network.service") // it is systemd's own program that runs there
 	if len(list) != len(boot)+1 {
 		t.Errorf("%d services, want those of the boot and one for its failure", len(list))
 	}
@@ -123,6 +124,40 @@ func TestEachUnitHasTheCommonLines(t *testing.T) {
 		}
 		if !slices.Contains(u.words("Unit.Conflicts"), "emergency.target") {
 			t.Errorf("%s goes on beside the emergency shell", name)
+		}
+	}
+}
+
+// TestNetworkIsPulledInByNobody, is gone with the initrd, and can be started again after it has failed.
+func TestNetworkIsPulledInByNobody(t *testing.T) {
+	const name = "pilotlight-network.service"
+	u, ok := services(t)[name]
+	if !ok {
+		t.Fatal("there is none")
+	}
+	for key, want := range map[string][]string{
+		"Unit.DefaultDependencies": {"no"}, "Unit.AssertPathExists": {"/etc/initrd-release"},
+		"Service.Type": {"oneshot"}, "Service.RemainAfterExit": nil, "Unit.Requires": {"systemd-networkd.service"},
+	} {
+		if got := u[key]; !slices.Equal(got, want) {
+			t.Errorf("%s=%q, want %q", key, got, want)
+		}
+	}
+	for _, target := range []string{"initrd-switch-root.target", "shutdown.target"} {
+		if !slices.Contains(u.words("Unit.Conflicts"), target) || !slices.Contains(u.words("Unit.Before"), target) {
+			t.Errorf("it is not stopped before %s", target)
+		}
+	}
+	for _, l := range Links() {
+		if path.Base(l.Target) == name {
+			t.Errorf("%s pulls it in", l.Path)
+		}
+	}
+	for other, u := range services(t) {
+		for _, key := range []string{"Unit.Wants", "Unit.Requires", "Unit.After"} {
+			if slices.Contains(u.words(key), name) {
+				t.Errorf("%s: %s: a unit that starts it would wait for itself, or for the network", other, key)
+			}
 		}
 	}
 }
@@ -206,7 +241,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := map[string]bool{Binary: true, systemDir + "/systemd-networkd-wait-online.service": true}
+	there := map[string]bool{Binary: true}
 	for _, f := range files {
 		there[f.Path] = true
 	}

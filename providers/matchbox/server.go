@@ -50,7 +50,8 @@
 //
 // # Templates
 //
-// Templates see the group's metadata, over it the selector (keys in lower case), and over
+// Templates are in the language of text/template (package template below says what differs).
+// They see the group's metadata, over it the selector (keys in lower case), and over
 // both request.query.LABEL and request.raw_query. A key that is not there is an error, and
 // so a 404. As in matchbox, numbers are float64 and print as Go prints them: 1000000 is
 // 1e+06; write such a number as a string.
@@ -127,11 +128,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, q *request) {
 	}
 
 	q.labels = q.readLabels()
-	if text, ok := fixed[r.URL.Path]; ok {
+	if text, ok := fixed(r.URL.Path); ok {
 		body{text: []byte(text)}.send(w, r)
 		return
 	}
-	answer := endpoints[r.URL.Path]
+	answer := endpoint(r.URL.Path)
 	isAsset := strings.HasPrefix(r.URL.Path, "/assets/")
 	if answer == nil && !isAsset {
 		q.why = errors.New("no such endpoint")
@@ -164,21 +165,35 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, q *request) {
 	page.send(w, r)
 }
 
-// fixed holds the answers that depend on nothing, not even on the directory.
-var fixed = map[string]string{
-	"/":            "matchbox\n",
-	"/boot.ipxe":   chainScript,
-	"/boot.ipxe.0": chainScript,
+// fixed gives the answers that depend on nothing, not even on the directory.
+func fixed(path string) (string, bool) {
+	switch path {
+	case "/":
+		return "matchbox\n", true
+	case "/boot.ipxe", "/boot.ipxe.0":
+		return chainScript, true
+	}
+	return "", false
 }
 
-// endpoints holds what answers the other paths. An error of theirs is a 404 and its reason.
-var endpoints = map[string]func(*request) (body, error){
-	"/ipxe":     func(q *request) (body, error) { return q.bootScript(boot.ipxe) },
-	"/grub":     func(q *request) (body, error) { return q.bootScript(boot.grub) },
-	"/ignition": (*request).ignition,
-	"/generic":  (*request).generic,
-	"/cloud":    (*request).cloud,
-	"/metadata": (*request).metadata,
+// endpoint gives what answers another path, nil for none. An error of it is a 404 and its
+// reason.
+func endpoint(path string) func(*request) (body, error) {
+	switch path {
+	case "/ipxe":
+		return func(q *request) (body, error) { return q.bootScript(boot.ipxe) }
+	case "/grub":
+		return func(q *request) (body, error) { return q.bootScript(boot.grub) }
+	case "/ignition":
+		return (*request).ignition
+	case "/generic":
+		return (*request).generic
+	case "/cloud":
+		return (*request).cloud
+	case "/metadata":
+		return (*request).metadata
+	}
+	return nil
 }
 
 // body is an answer with status 200.

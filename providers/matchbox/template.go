@@ -1,14 +1,14 @@
 package matchbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
 	"path"
 	"slices"
 	"strings"
-	"text/template"
+
+	"pilotlight/providers/matchbox/template"
 )
 
 // variables are what templates and /metadata see. What is set later stands over what was
@@ -64,15 +64,18 @@ func (q *request) rendered(g group, p profile, folder, name string) ([]byte, err
 		return nil, err
 	}
 	file := path.Join(folder, name)
-	tmpl, err := parseTemplate(file, raw)
+	parsed, err := parseTemplate(file, raw)
 	if err != nil {
 		return nil, err
 	}
-	var out bounded
-	if err := tmpl.Execute(&out, q.variables(g)); err != nil {
-		return nil, Problem{File: file, Err: templateFault(file, err)}
+	text, err := parsed.Render(q.variables(g), maxFile)
+	if errors.Is(err, template.ErrTooLong) {
+		err = errTooLong
 	}
-	return out.Bytes(), nil
+	if err != nil {
+		return nil, Problem{File: file, Err: err}
+	}
+	return text, nil
 }
 
 // named reads the file that a profile names for a folder.
@@ -88,46 +91,14 @@ func (s store) named(p profile, folder, name string) ([]byte, error) {
 }
 
 func parseTemplate(file string, raw []byte) (*template.Template, error) {
-	tmpl, err := template.New(file).Option("missingkey=error").Parse(string(raw))
+	parsed, err := template.Parse(file, string(raw))
 	if err != nil {
-		return nil, Problem{File: file, Err: templateFault(file, err)}
+		return nil, Problem{File: file, Err: err}
 	}
-	return tmpl, nil
-}
-
-// templateFault says where a template is at fault, and which name it lacks. The rest of
-// what text/template says may quote the file.
-func templateFault(file string, err error) error {
-	if errors.Is(err, errTooLong) {
-		return errTooLong
-	}
-	// "template: FILE:LINE: MESSAGE" from the parser, "template: FILE:LINE:COLUMN: executing
-	// NAME at <ACTION>: MESSAGE" from the execution.
-	rest, _ := strings.CutPrefix(err.Error(), "template: "+file+":")
-	line, message, _ := strings.Cut(rest, ":")
-	if after, ok := strings.CutPrefix(message, ` function "`); ok {
-		name, _, _ := strings.Cut(after, `"`)
-		return fmt.Errorf("line %s: no function %s", quote(line), quote(name))
-	}
-	const missing = `: map has no entry for key "`
-	if at := strings.LastIndex(message, missing); at >= 0 {
-		return fmt.Errorf("line %s: no variable %s", quote(line), quote(strings.TrimSuffix(message[at+len(missing):], `"`)))
-	}
-	return fmt.Errorf("line %s: cannot be parsed or executed", quote(line))
+	return parsed, nil
 }
 
 var errTooLong = fmt.Errorf("renders to more than %d MiB", maxFile>>20)
-
-// bounded is a buffer that refuses to outgrow maxFile, so that a template which loops ends.
-type bounded struct{ bytes.Buffer }
-
-// Write fails with errTooLong.
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxFile {
-		return 0, errTooLong
-	}
-	return b.Buffer.Write(p)
-}
 
 func (q *request) metadata() (body, error) {
 	g, err := q.chooseGroup()

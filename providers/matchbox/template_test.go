@@ -36,9 +36,9 @@ func TestTemplateFaults(t *testing.T) {
 		"\n{{.none}}":                 "line 2: no variable none",
 		"{{.request.query.none}}":     "line 1: no variable none",
 		"{{none}}":                    "line 1: no function none",
-		"\n\n{{":                      "line 3: cannot be parsed or executed",
-		"{{ \"sesame\" \"sesame\" }}": "line 1: cannot be parsed or executed",
-		"{{ index .x \"sesame\" }}":   "line 1: cannot be parsed or executed",
+		"\n\n{{":                      "line 3: cannot be parsed",
+		"{{ \"sesame\" \"sesame\" }}": "line 1: an argument for what is no function",
+		"{{ index .x \"sesame\" }}":   "line 1: index: by a text",
 		`{{define "d"}}{{.no}}{{end}}{{template "d" .}}`: "line 1: no variable no",
 	} {
 		s := &Server{Dir: write(t, map[string]string{

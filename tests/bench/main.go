@@ -1,122 +1,160 @@
-// Command bench is `make bench`: claims of size and speed, each beside a floor that
-// is measured in the same run, as a ratio. It is no test: it judges nothing.
+// Command bench is `make bench`: what is claimed of size and speed, each beside a floor
+// that is measured in the same run, as a ratio, with the ratio that is aimed at.
+//
+//	size       the stripped program               beside one that only links its packages
+//	start      pilotlight version                 beside an empty static Go program
+//	inline     apply of 1 and 1,000 inline files  beside an empty start, and tar x
+//	remote     apply of 200 remote files          beside curl --parallel
+//	large      apply of one file of 512 MiB       beside its transfer or its hash, and its memory
+//	boot       a guest with our units             beside the same guest without them
+//
+// It is no test: that something is slower than was aimed at is shown, and is no failure.
+// What cannot be measured is one. Ours and the floor take turns, so that both see the same
+// machine; medians count, and the spread that is shown is half of the distance between the
+// quartiles, of ours.
+//
+//	bench [--json] [NAME]...
+//
+// Without names all are measured. Boots need root, and what packages tests/lab needs.
 package main
 
 import (
+	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
+	"pilotlight/initrd"
 	"pilotlight/tests/lab"
 )
 
-// rounds is how often each thing is timed; the median counts.
-const rounds = 21
-
 func main() {
-	if err := bench(); err != nil {
-		fmt.Fprintln(os.Stderr, "make bench:", err)
-		os.Exit(1)
+	asJSON := flag.Bool("json", false, "print JSON")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), initrd.Endings()...)
+	defer stop()
+	code := 0
+	chosen, err := choose(flag.Args())
+	elevated := false
+	if err == nil && chosen.guests() {
+		elevated, code, err = lab.Elevate(ctx)
 	}
+	if err == nil && !elevated {
+		err = bench(ctx, chosen, *asJSON)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make bench:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
-func bench() error {
-	repository, err := lab.FindRepository()
-	if err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp("", "pilotlight-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	program, empty := filepath.Join(work, "pilotlight"), filepath.Join(work, "empty")
-	source := filepath.Join(work, "empty.go")
-	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o600); err != nil {
-		return err
-	}
-	for _, b := range [][2]string{{program, "./cmd/pilotlight"}, {empty, source}} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b[0], b[1])
-		cmd.Dir = repository
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, out)
+// workshop is what the measurements share.
+type workshop struct {
+	repository string
+	memory     string // a folder on a tmpfs
+	disk       string // a folder on a disk
+	log        *lab.Log
+	program    string // pilotlight
+	empty      string // an empty static Go program
+	packages   string // a program that only links the packages of pilotlight
+}
+
+// measurement gives rows of the table.
+type measurement struct {
+	name    string
+	measure func(context.Context, *workshop) ([]row, error)
+}
+
+type measurements []measurement
+
+// all is in the order of the table: what needs guests comes last.
+var all = measurements{{"size", size}, {"start", start}, {"inline", inline}, {"remote", remote}, {"large", large}, {"boot", boot}}
+
+// choose gives the measurements of the names, all if there are none.
+func choose(names []string) (measurements, error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(m measurement) bool { return m.name == name }) {
+			return nil, fmt.Errorf("there is no measurement %q", name)
 		}
 	}
-	info, err := os.Stat(program)
-	if err != nil {
-		return err
+	if len(names) == 0 {
+		return all, nil
 	}
-	fmt.Printf("%-34s %8.2f MB\n", "the program, stripped", float64(info.Size())/1e6)
+	return slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return !slices.Contains(names, m.name) }), nil
+}
 
-	floor, err := median(func() *exec.Cmd { return exec.Command(empty) })
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%-34s %8.2f ms\n", "floor: an empty static Go program", ms(floor))
+// guests is whether a virtual machine is needed.
+func (l measurements) guests() bool {
+	return slices.ContainsFunc(l, func(m measurement) bool { return m.name == "boot" })
+}
 
-	one := filepath.Join(work, "one.ign")
-	if err := os.WriteFile(one, []byte(`{"ignition":{"version":"3.4.0"},"storage":{"files":[{"path":"/etc/motd","overwrite":true,"contents":{"source":"data:,hello"}}]}}`), 0o600); err != nil {
-		return err
-	}
-	many := filepath.Join(work, "many.ign")
-	if err := os.WriteFile(many, []byte(config(1000)), 0o600); err != nil {
-		return err
-	}
-	n := 0
-	fresh := func(file string) func() *exec.Cmd {
-		return func() *exec.Cmd {
-			n++
-			root := filepath.Join(work, fmt.Sprint("root", n))
-			if err := os.Mkdir(root, 0o755); err != nil {
-				fmt.Fprintln(os.Stderr, err) // the run then fails, and says so
-			}
-			return exec.Command(program, "apply", "--config", file, "--root", root)
-		}
-	}
-	for _, c := range []struct {
-		what string
-		cmd  func() *exec.Cmd
-	}{
-		{"start (version)", func() *exec.Cmd { return exec.Command(program, "version") }},
-		{"validate a config of one file", func() *exec.Cmd { return exec.Command(program, "validate", one) }},
-		{"apply a config of one file", fresh(one)},
-		{"apply a config of 1,000 files", fresh(many)},
-	} {
-		took, err := median(c.cmd)
-		if err != nil {
+func bench(ctx context.Context, chosen measurements, asJSON bool) error {
+	log := lab.NewLog(os.Stderr)
+	if chosen.guests() {
+		if err := lab.Prepare(ctx, log); err != nil {
 			return err
 		}
-		fmt.Printf("%-34s %8.2f ms   %6.1f x the floor\n", c.what, ms(took), float64(took)/float64(floor))
+	}
+	if err := haveTools("curl", "tar"); err != nil {
+		return err
+	}
+	w, remove, err := openWorkshop(ctx, log)
+	if err != nil {
+		return err
+	}
+	var table table
+	for _, m := range chosen {
+		var rows []row
+		if rows, err = m.measure(ctx, w); err != nil {
+			err = fmt.Errorf("%s: %w", m.name, err)
+			break
+		}
+		table = append(table, rows...)
+	}
+	return errors.Join(err, table.print(os.Stdout, asJSON), remove())
+}
+
+func haveTools(names ...string) error {
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			return &lab.MissingError{Packages: []string{name}, Reason: name + " is not installed"}
+		}
 	}
 	return nil
 }
 
-// config has n files of a few hundred bytes.
-func config(n int) string {
-	var files []string
-	for i := range n {
-		files = append(files, fmt.Sprintf(`{"path":"/etc/many/%04d","contents":{"source":"data:,%s"}}`, i, strings.Repeat("x", 300)))
+// openWorkshop makes the folders and the programs. On Linux /dev/shm is a tmpfs; the
+// repository is taken to lie on a disk.
+func openWorkshop(ctx context.Context, log *lab.Log) (*workshop, func() error, error) {
+	repository, err := lab.FindRepository()
+	if err != nil {
+		return nil, nil, err
 	}
-	return `{"ignition":{"version":"3.4.0"},"storage":{"files":[` + strings.Join(files, ",") + `]}}`
-}
-
-func median(cmd func() *exec.Cmd) (time.Duration, error) {
-	var all []time.Duration
-	for range rounds {
-		c := cmd()
-		begin := time.Now()
-		if out, err := c.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, out)
-		}
-		all = append(all, time.Since(begin))
+	cache := filepath.Join(repository, ".cache")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, nil, err
 	}
-	slices.Sort(all)
-	return all[len(all)/2], nil
+	disk, err := os.MkdirTemp(cache, "bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	memory, err := os.MkdirTemp("/dev/shm", "pilotlight-bench-")
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(disk))
+	}
+	w := &workshop{
+		repository: repository, memory: memory, disk: disk, log: log,
+		program: filepath.Join(disk, "pilotlight"), empty: filepath.Join(disk, "empty"), packages: filepath.Join(disk, "packages"),
+	}
+	remove := func() error { return errors.Join(os.RemoveAll(memory), os.RemoveAll(disk)) }
+	if err := w.build(ctx); err != nil {
+		return nil, nil, errors.Join(err, remove())
+	}
+	return w, remove, nil
 }
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -13,6 +13,7 @@ type Facts struct {
 	Report      json.RawMessage   `json:",omitempty"` // /run/pilotlight/report.json as it is
 	PCR12       map[string]string // bank ("sha256") to value, lower-case hex
 	EventLog    []byte            `json:",omitempty"` // /run/log/systemd/tpm2-measure.log as it is
+	FirmwareLog []byte            `json:",omitempty"` // the firmware's event log in the TCG's binary format
 	Blocks      []Block
 	Mapper      map[string]Mapping // device-mapper devices
 	Mounts      []Mount
@@ -22,7 +23,7 @@ type Facts struct {
 	Hostname    string // the kernel's
 	CommandLine string
 	Kernel      string            // uname -r
-	Credentials map[string]string // system credentials: name to SHA-256 of the value
+	Credentials map[string]string // of the system and of the credential store: name to SHA-256 of the value
 	Journal     []Entry           // what the units asked for have logged, and what systemd said of them
 	Times       map[string]uint64 // microseconds since the kernel's start: "InitRDTimestampMonotonic", "UserspaceTimestampMonotonic", ... (org.freedesktop.systemd1(5))
 	Problems    map[string]string // fact to the reason why it is missing

@@ -22,6 +22,11 @@ func (f FAT) Read(ctx context.Context, name string) ([]byte, error) {
 	return output(exec.CommandContext(ctx, "mcopy", f.args("-n", "::"+name, "-")...), "mcopy")
 }
 
+// MakeFolder makes a folder within one that exists.
+func (f FAT) MakeFolder(ctx context.Context, name string) error {
+	return run(ctx, "mmd", f.args("::"+name)...)
+}
+
 // Write makes or replaces a file in a folder that exists.
 func (f FAT) Write(ctx context.Context, name, from string) error {
 	return run(ctx, "mcopy", f.args("-o", from, "::"+name)...)

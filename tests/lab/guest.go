@@ -335,6 +335,14 @@ func firstPattern(patterns ...*regexp.Regexp) *regexp.Regexp {
 	return nil
 }
 
+// Make makes the guest's folder and what is in it, as its first boot would.
+func (g Guest) Make(ctx context.Context) error {
+	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
+		return err
+	}
+	return g.assemble(ctx)
+}
+
 // assemble makes what the guest's folder does not have yet.
 func (g Guest) assemble(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(g.Dir, "tpm"), 0o700); err != nil {

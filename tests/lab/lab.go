@@ -148,7 +148,12 @@ func GoBuild(ctx context.Context, repository, pkg, out string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, pkg)
+	// The date of the commit, as the toolchain would note it: the date before which no certificate can have been checked.
+	date, err := output(exec.CommandContext(ctx, "git", "-C", repository, "log", "-1", "--format=%ct"), "git log")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nethttpomithttp2", "-buildvcs=false", "-ldflags=-s -w -buildid= -X main.sourceDate="+strings.TrimSpace(string(date)), "-o", out, pkg)
 	cmd.Dir = repository
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if os.Getenv("SUDO_UID") != "" {

@@ -21,6 +21,11 @@ var treePackages = []string{
 	"libtss2-tcti-device0", "?name(^libtss2-esys-)", "?name(^libtss2-mu-)", "?name(^libtss2-rc0)",
 }
 
+// suitePackages are further packages by suite: what one of treePackages holds in another suite.
+var suitePackages = map[string][]string{
+	"sid": {"systemd-tpm"}, // split off in 262
+}
+
 // unpacked leaves documentation out of the tree, which halves the time to make it.
 var unpacked = []string{"/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"}
 
@@ -36,15 +41,20 @@ type Tree struct {
 
 // Tree gives a Debian tree of this suite, made with mmdebstrap from the mirror that the machine's own apt uses.
 func (c Cache) Tree(ctx context.Context, suite string) (Tree, error) {
-	recipe := slices.Concat([]string{treeRecipe, suite}, treePackages, unpacked)
-	dir, err := c.entry(ctx, "tree-"+suite, recipe, func(ctx context.Context, dir string) error {
+	return c.tree(ctx, suite, "tree-"+suite, slices.Concat(treePackages, suitePackages[suite]))
+}
+
+// tree makes a tree of these packages, an entry of this kind.
+func (c Cache) tree(ctx context.Context, suite, kind string, packages []string) (Tree, error) {
+	recipe := slices.Concat([]string{treeRecipe, suite}, packages, unpacked)
+	dir, err := c.entry(ctx, kind, recipe, func(ctx context.Context, dir string) error {
 		mirror, err := debianMirror("/etc/apt", "/etc/os-release")
 		if err != nil {
 			return err
 		}
-		c.Log.Printf("making a Debian %s tree", suite)
+		c.Log.Printf("making a Debian %s tree (%s)", suite, kind)
 		started := time.Now()
-		args := []string{"--variant=essential", "--format=directory", "--include=" + strings.Join(treePackages, ","),
+		args := []string{"--variant=essential", "--format=directory", "--include=" + strings.Join(packages, ","),
 			// sid's lists are valid for a week, and a mirror that is a snapshot is older. Signatures are verified all the same.
 			`--aptopt=Acquire::Check-Valid-Until "false"`}
 		for _, pattern := range unpacked {
@@ -89,11 +99,13 @@ func (t Tree) Kernel() (string, error) {
 	return path, err
 }
 
-// mountAndRun makes the tree a place where programs run: the work folder on /mnt, the machine's devices and processes, empty /run
-// and temporary folders. All of it in a mount namespace of its own, gone when the program ends. Its arguments: work folder, tree, program and arguments.
-const mountAndRun = `mount --bind "$1" "$2/mnt"
+// mountAndRun makes the tree a place where programs run: a mount of its own, since who changes mounts needs / to be one, the work folder on /mnt, the
+// machine's devices and processes, empty /run and temporary folders. All of it in a mount namespace of its own, gone when the program ends. Its arguments: work folder, tree, program and arguments.
+const mountAndRun = `mount --bind "$2" "$2"
+mount --bind "$1" "$2/mnt"
 mount --rbind /dev "$2/dev"
 mount -t proc proc "$2/proc"
+mount -t sysfs -o ro sysfs "$2/sys"
 for d in run tmp var/tmp; do mount -t tmpfs tmpfs "$2/$d"; done
 root=$2; shift 2
 exec chroot "$root" "$@"`

@@ -27,6 +27,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -189,6 +190,15 @@ func (c Config) JSON() []byte {
 // Section gives our part, to be changed.
 func (c Config) Section() map[string]any { return c["pilotlight"].(map[string]any) }
 
+// Define sets the text of a repart.d file of the config.
+func (c Config) Define(name, text string) {
+	for _, d := range c.Section()["repart"].([]any)[0].(map[string]any)["definitions"].([]any) {
+		if d := d.(map[string]any); d["name"] == name {
+			d["contents"] = map[string]any{"inline": text}
+		}
+	}
+}
+
 // A Server is a pilotlight serve of this run.
 type Server struct {
 	Address string // 127.0.0.1:PORT
@@ -343,8 +353,8 @@ type Prediction struct {
 }
 
 // Predict fetches the config as a machine would, and predicts the PCR. The child is
-// rendered by the same server, from this machine.
-func (s *Stage) Predict(ctx context.Context, v *Server) (Prediction, []byte, error) {
+// rendered by the same server, from this machine. more are further flags.
+func (s *Stage) Predict(ctx context.Context, v *Server, more ...string) (Prediction, []byte, error) {
 	served, err := s.Pilotlight(ctx, "fetch", "--platform", "metal", "--output", "-", "--url", "http://"+v.Address+"/ignition?mac="+MAC)
 	if err != nil {
 		return Prediction{}, nil, err
@@ -357,7 +367,7 @@ func (s *Stage) Predict(ctx context.Context, v *Server) (Prediction, []byte, err
 	if err := os.WriteFile(childFile, child, 0o600); err != nil {
 		return Prediction{}, nil, err
 	}
-	p, err := s.PredictBytes(ctx, served, "--with", v.ChildURL()+"="+childFile)
+	p, err := s.PredictBytes(ctx, served, append(more, "--with", v.ChildURL()+"="+childFile)...)
 	return p, served, err
 }
 
@@ -374,12 +384,23 @@ func (s *Stage) PredictBytes(ctx context.Context, config []byte, more ...string)
 	if err := f.Close(); err != nil {
 		return Prediction{}, err
 	}
-	out, err := s.Pilotlight(ctx, append([]string{"predict", "--json", "--config", f.Name()}, more...)...)
+	out, err := s.Pilotlight(ctx, slices.Concat([]string{"predict", "--json", "--config", f.Name()}, s.before(), more)...)
 	if err != nil {
 		return Prediction{}, err
 	}
 	var p Prediction
 	return p, json.Unmarshal(out, &p)
+}
+
+// before says what the PCR is before ours: systemd 261 and newer extend a word of
+// their own early in the initrd of a UKI, systemd-pcrosseparator.service(8).
+func (s *Stage) before() []string {
+	if _, err := os.Stat(filepath.Join(s.Tree.Dir, "usr/lib/systemd/system/systemd-pcrosseparator.service")); err != nil {
+		return nil
+	}
+	word := sha256.Sum256([]byte("os-separator"))
+	value := sha256.Sum256(append(make([]byte, sha256.Size), word[:]...))
+	return []string{"--initial", hex.EncodeToString(value[:])}
 }
 
 // Credentials point a guest at a server, in the way that a signed command line

@@ -3,6 +3,7 @@
 package vm_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -210,15 +211,10 @@ func TestPathAndSecondBoot(t *testing.T) {
 	}
 
 	// A record that cannot be read stops the boot before anything is lost.
-	disk, err := g.Raw(t.Context(), scene.Serial)
-	if err != nil {
-		t.Fatal(err)
+	fat, data := esp(t, g)
+	if bytes.Contains(data, []byte(scene.Secret)) {
+		t.Error("a secret lies on the ESP as it is")
 	}
-	esp, err := stage.Image.Partition("esp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fat := lab.FAT{File: disk, Offset: esp.Offset}
 	good, err := fat.Read(t.Context(), "pilotlight/record.json")
 	if err != nil {
 		t.Fatal(err)
@@ -251,42 +247,114 @@ func TestPathAndSecondBoot(t *testing.T) {
 	up(t, out, want, "later")
 }
 
-// TestLocalConfig is a machine without any network: the config comes by fw_cfg.
-func TestLocalConfig(t *testing.T) {
-	t.Parallel()
-	c := stage.UserConfig()
-	file := filepath.Join(stage.Dir, "local.ign")
-	if err := os.WriteFile(file, c.JSON(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p, err := stage.PredictBytes(t.Context(), c.JSON())
+// esp gives the ESP of a guest's disk, to be looked at and changed between two boots, and its bytes.
+func esp(t *testing.T, g lab.Guest) (lab.FAT, []byte) {
+	t.Helper()
+	disk, err := g.Raw(t.Context(), scene.Serial)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := stage.Expected(p)
-	delete(want.EtcDigests, "/etc/demo/child") // there is nobody to have it from
-	want.NoNetwork = true
-	out := boot(t, guest(t), lab.Boot{
-		FwCfg:       map[string]string{"opt/org.pilotlight/config": file},
-		Credentials: map[string][]byte{"pilotlight.onfailure": []byte("poweroff")},
-	}, "config by fw_cfg, no network")
-	_, report := up(t, out, want, "first")
-	if report.Platform != "qemu" {
-		t.Errorf("platform %s", report.Platform)
+	part, err := stage.Image.Partition("esp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, part.Size)
+	if _, err := f.ReadAt(data, part.Offset); err != nil {
+		t.Fatal(err)
+	}
+	return lab.FAT{File: disk, Offset: part.Offset}, data
+}
+
+// withCredential puts a credential on the ESP of a guest that has not booted yet: the boot loader's
+// stub hands it to the initrd, and measures it into the PCR that configs go into.
+func withCredential(t *testing.T, g lab.Guest) {
+	t.Helper()
+	if err := g.Make(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fat, _ := esp(t, g)
+	name := filepath.Join(t.TempDir(), "extra.cred")
+	if err := os.WriteFile(name, []byte("c29tZWJvZHkncw=="), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/loader", "/loader/credentials"} {
+		if err := fat.MakeFolder(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fat.Write(t.Context(), "/loader/credentials/extra.cred", name); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// TestWrongRootHash is a config that names a /usr that no disk has. When the config
-// is right again the machine goes on from where it was.
-func TestWrongRootHash(t *testing.T) {
+// TestWithoutTPM is a machine without a TPM and without any network: the config comes by fw_cfg. All
+// credentials that its initrd is given come from the ESP and are encrypted; those of the config
+// reach the host all the same. The second boot has its config from the kept copy.
+func TestWithoutTPM(t *testing.T) {
+	t.Parallel()
+	c := stage.UserConfig()
+	c.Define("60-var.conf", "[Partition]\nType=var\nLabel=var\nFormat=ext4\nMountPoint=/var\nSizeMinBytes=256M\nSizeMaxBytes=256M\n")
+	g := guest(t)
+	g.TPM = false
+	withCredential(t, g)
+	want := stage.Expected(scene.Prediction{})
+	want.PCR12 = nil
+	delete(want.EtcDigests, "/etc/demo/child") // there is nobody to have it from
+	want.NoNetwork = true
+	_, report := up(t, boot(t, g, local(t, c), "no TPM, no network"), want, "first")
+	if report.Platform != "qemu" {
+		t.Errorf("platform %s", report.Platform)
+	}
+	if _, data := esp(t, g); bytes.Contains(data, []byte(scene.Secret)) {
+		t.Error("a secret lies on the ESP as it is")
+	}
+
+	b := lab.Boot{Until: regexp.MustCompile(`pilotlight: etc: hand over credential demo.host`)}
+	out := boot(t, g, b, "the kept copy without a TPM")
+	if line, ok := out.Seen(regexp.MustCompile(`pilotlight: (repart|etc): (write|make|link|run|repartition)`)); ok {
+		t.Errorf("the second boot changed something: %s", line.Text)
+	}
+}
+
+// TestInterrupted is a first boot that does not come to its end: twice the plug is pulled, then the config
+// names a /usr that no disk has. When all is right the machine goes on from where it was. What was
+// measured before ours is a credential on the ESP.
+func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	c := stage.UserConfig()
 	verity := c.Section()["verity"].([]any)[0].(map[string]any)
 	right := verity["rootHash"].(string)
-	verity["rootHash"] = right[1:] + right[:1]
 	v := serve(t, c)
 	g := guest(t)
+	withCredential(t, g)
 	credentials := v.Credentials("pilotlight.onfailure", "poweroff")
+	provision := ""
+	for _, cut := range []string{`pilotlight: repart: write the record: started`, `pilotlight: etc: run systemd-sysusers`} {
+		boot(t, g, lab.Boot{Network: true, Credentials: credentials, Cut: regexp.MustCompile(cut)}, "the plug is pulled after "+strings.TrimPrefix(cut, "pilotlight: "))
+		fat, _ := esp(t, g)
+		data, err := fat.Read(t.Context(), "/pilotlight/record.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var record initrd.Record
+		if err := json.Unmarshal(data, &record); err != nil {
+			t.Fatal(err)
+		}
+		if record.State != initrd.Started || provision != "" && record.Provision != provision {
+			t.Errorf("record says %s, provision %s; it was %s", record.State, record.Provision, provision)
+		}
+		provision = record.Provision
+	}
+
+	verity["rootHash"] = right[1:] + right[:1]
+	if err := v.Put(t.Context(), stage, c, false); err != nil {
+		t.Fatal(err)
+	}
 	out := boot(t, g, lab.Boot{Network: true, Credentials: credentials}, "wrong root hash")
 	lines := failure(t, out)
 	if len(lines) != 3 || !strings.Contains(lines[0], "verity: ") || !strings.Contains(lines[0], "no disk has") ||
@@ -302,5 +370,25 @@ func TestWrongRootHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	out = boot(t, g, lab.Boot{Network: true, Credentials: credentials}, "right root hash")
-	up(t, out, stage.Expected(predict(t, v)), "interrupted")
+	want := stage.Expected(predict(t, v))
+	want.PCR12 = nil // it did not start at zero
+	facts, report := up(t, out, want, "interrupted")
+	if report.Provision != provision {
+		t.Errorf("provision %s, and it began as %s", report.Provision, provision)
+	}
+	log := filepath.Join(t.TempDir(), "firmware.log")
+	if err := os.WriteFile(log, facts.FirmwareLog, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := stage.Predict(t.Context(), v, "--from", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := predict(t, v)
+	if got, want := facts.PCR12["sha256"], p.Values["sha256"]; got != want || got == fresh.Values["sha256"] {
+		t.Errorf("PCR 12 is %s, predicted %s, from zero %s", got, want, fresh.Values["sha256"])
+	}
+	if _, data := esp(t, g); bytes.Contains(data, []byte(scene.Secret)) {
+		t.Error("a secret lies on the ESP as it is")
+	}
 }

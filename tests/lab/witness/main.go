@@ -95,6 +95,7 @@ func gather(patterns []string) lab.Facts {
 		{"report", report},
 		{"pcr12", pcr12},
 		{"event log", eventLog},
+		{"firmware log", firmwareLog},
 		{"blocks", blocks},
 		{"mapper", mapper},
 		{"mounts", mounts},
@@ -194,6 +195,11 @@ func eventLog(f *lab.Facts) (err error) {
 	return err
 }
 
+func firmwareLog(f *lab.Facts) (err error) {
+	f.FirmwareLog, err = os.ReadFile("/sys/kernel/security/tpm0/binary_bios_measurements")
+	return err
+}
+
 func blocks(f *lab.Facts) error {
 	out, err := ask("lsblk", "--json", "--bytes", "--list", "--output",
 		"NAME,PKNAME,TYPE,SIZE,START,RO,SERIAL,PARTTYPE,PARTUUID,PARTLABEL,FSTYPE,LABEL,UUID")
@@ -290,10 +296,10 @@ func digest(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// credentials reads the system credentials where systemd.exec(5) says that the service manager keeps them.
+// credentials reads the system credentials where systemd.exec(5) says that the service manager keeps them, and the credential store.
 func credentials(f *lab.Facts) error {
 	f.Credentials = map[string]string{}
-	for _, dir := range []string{"/run/credentials/@system", "/run/credentials/@encrypted"} {
+	for _, dir := range []string{"/run/credstore", "/run/credentials/@system", "/run/credentials/@encrypted"} {
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
