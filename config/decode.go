@@ -56,6 +56,7 @@ func (d *document) policy(w wirePolicy, at place) Policy {
 	p := Policy{
 		Disks:     enum(d, w.Disks, at.then("disks"), DisksKeep, DisksWipe),
 		OnFailure: enum(d, w.OnFailure, at.then("onFailure"), OnFailureEmergency, OnFailureReboot, OnFailurePoweroff),
+		Media:     w.Media,
 		Keep:      enum(d, w.Keep, at.then("keep"), KeepSealed, KeepPlain, KeepDigest),
 	}
 	if said(w.Run) == "every-boot" {

@@ -25,6 +25,7 @@ func Merge(parent, child Config) Config {
 				Disks:     orDefault(c.Policy.Disks, p.Policy.Disks),
 				OnFailure: orDefault(c.Policy.OnFailure, p.Policy.OnFailure),
 				Keep:      orDefault(c.Policy.Keep, p.Policy.Keep),
+				Media:     orNil(c.Policy.Media, p.Policy.Media),
 			},
 			Repart: join(p.Repart, c.Repart, mergeRepart),
 			Verity: join(p.Verity, c.Verity, mergeVerity),

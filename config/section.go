@@ -87,6 +87,10 @@ type Policy struct {
 	Disks     Disks
 	OnFailure OnFailure
 	Keep      Keep
+	// Media allows that the label of a drive says which platform this is, where the
+	// firmware does not; nil is not said. It is asked before there is a config, so
+	// only a base fragment of the image can say it.
+	Media *bool
 }
 
 // RunOrDefault returns Run; not said, first-boot.

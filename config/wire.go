@@ -26,6 +26,7 @@ type wirePolicy struct {
 	OnFailure      *string `json:"onFailure"`
 	OnFetchFailure later   `json:"onFetchFailure"`
 	Keep           *string `json:"keep"`
+	Media          *bool   `json:"media"`
 }
 
 type wireRepart struct {

@@ -185,6 +185,7 @@ func (b *boot) fetch() error {
 	if err != nil {
 		return err
 	}
+	b.knobs = b.knobs.OrMedia(image.Config.Pilotlight.Policy.Media)
 	measure := func(list []config.Document) error {
 		b.frozen = append(b.frozen, list...)
 		level := initrd.Frozen{Documents: frozenDocuments(list)}
@@ -216,6 +217,10 @@ func (b *boot) fetch() error {
 	if have, want := t.config.Pilotlight.Measure.PCROrDefault(), image.Config.Pilotlight.Measure.PCROrDefault(); have != want {
 		return advised{fmt.Errorf("measure.pcr is %d, and the config was measured into PCR %d before it could be read: only a base fragment of the image can set it", have, want),
 			"take measure.pcr out of the config"}
+	}
+	if have, want := t.config.Pilotlight.Policy.Media, image.Config.Pilotlight.Policy.Media; have != nil && (want == nil || *have != *want) {
+		return advised{errors.New("policy.media counts before there is a config: only a base fragment of the image, or the kernel argument pilotlight.media=, can say it"),
+			"take policy.media out of the config"}
 	}
 	for _, f := range t.report {
 		b.show.tell("warning: " + f.Document + ":" + f.String())

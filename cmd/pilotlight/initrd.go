@@ -50,7 +50,8 @@ func contents(binary, base string) (image.Contents, error) {
 		c.Modules = append(c.Modules, k.Modules...)
 	}
 	// What a platform shows through the kernel.
-	c.Modules = append(c.Modules, "qemu_fw_cfg")
+	// For what comes before any config: the firmware device of QEMU, and drives that hold one.
+	c.Modules = append(c.Modules, "qemu_fw_cfg", "isofs")
 	for _, list := range []*[]string{&c.Programs, &c.Libraries, &c.Modules} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)

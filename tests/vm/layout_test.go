@@ -39,8 +39,6 @@ func dropin(name, text string) map[string]any {
 	return map[string]any{"name": name, "contents": map[string]any{"inline": text}}
 }
 
-var switching = regexp.MustCompile(`Switching root|switch-root`)
-
 // TestRootInMemory is a machine without a TPM and without a place for a record, whose root is
 // a tmpfs and whose /usr systemd opens, by a kernel argument. The config can only agree
 // with that argument.
