@@ -29,30 +29,18 @@ func Luks(in Input) ([]initrd.Step, error) {
 // locked are the partitions that the definitions encrypt (repart.d(5), Encrypt=).
 func locked(c config.Config) ([]initrd.Luks, error) {
 	var list []initrd.Luks
-	for _, r := range c.Pilotlight.Repart {
-		on, err := selector(r)
-		if err != nil {
-			return nil, &Error{"repart", r.Name, err}
+	err := eachDefinition(c, func(r config.Repart, on initrd.Selector, d initrd.Definition) error {
+		l, err := lock(r, d, on)
+		if l == nil || err != nil {
+			return err
 		}
-		defs, err := definitions(r, c.Pilotlight.Measure.PCROrDefault())
-		if err != nil {
-			return nil, &Error{"repart", r.Name, err}
+		if slices.ContainsFunc(list, func(o initrd.Luks) bool { return o.Name == l.Name }) {
+			return fmt.Errorf("two encrypted partitions would be /dev/mapper/%s: say which by EncryptedVolume=", l.Name)
 		}
-		for _, d := range defs {
-			l, err := lock(r, d, on)
-			if err != nil {
-				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
-			}
-			if l == nil {
-				continue
-			}
-			if slices.ContainsFunc(list, func(o initrd.Luks) bool { return o.Name == l.Name }) {
-				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: two encrypted partitions would be /dev/mapper/%s: say which by EncryptedVolume=", d.Name, l.Name)}
-			}
-			list = append(list, *l)
-		}
-	}
-	return list, nil
+		list = append(list, *l)
+		return nil
+	})
+	return list, err
 }
 
 // lock is what unlocks the partition of a definition, nil for one that is not

@@ -127,41 +127,53 @@ func places(c config.Config) ([]place, error) {
 		return nil, err
 	}
 	var list []place
+	err = eachDefinition(c, func(r config.Repart, on initrd.Selector, d initrd.Definition) error {
+		guid, err := partitionType(d)
+		if err != nil {
+			return err
+		}
+		where, options, _ := strings.Cut(d.Value("Partition", "MountPoint"), ":")
+		said := where != ""
+		if !said && guid == root {
+			where = "/"
+		}
+		if where == "" {
+			return nil
+		}
+		source := initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")}
+		locked, err := lock(r, d, on)
+		if err != nil {
+			return err
+		}
+		if locked != nil {
+			source = initrd.Source{Path: locked.Mapper()}
+		}
+		list = append(list, place{
+			entry: r.Name, source: source,
+			where: path.Clean(where), said: said, types: d.Value("Partition", "Format"), option: options,
+		})
+		return nil
+	})
+	return list, err
+}
+
+// eachDefinition goes through the definitions of all entries. What is wrong with one is
+// told with where it stands.
+func eachDefinition(c config.Config, do func(config.Repart, initrd.Selector, initrd.Definition) error) error {
 	for _, r := range c.Pilotlight.Repart {
 		on, err := selector(r)
 		if err != nil {
-			return nil, &Error{"repart", r.Name, err}
+			return &Error{"repart", r.Name, err}
 		}
 		defs, err := definitions(r, c.Pilotlight.Measure.PCROrDefault())
 		if err != nil {
-			return nil, &Error{"repart", r.Name, err}
+			return &Error{"repart", r.Name, err}
 		}
 		for _, d := range defs {
-			guid, err := partitionType(d)
-			if err != nil {
-				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
+			if err := do(r, on, d); err != nil {
+				return &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
 			}
-			where, options, _ := strings.Cut(d.Value("Partition", "MountPoint"), ":")
-			said := where != ""
-			if !said && guid == root {
-				where = "/"
-			}
-			if where == "" {
-				continue
-			}
-			source := initrd.Source{Disk: on, Type: guid, Name: d.Value("Partition", "Label")}
-			locked, err := lock(r, d, on)
-			if err != nil {
-				return nil, &Error{"repart", r.Name, fmt.Errorf("definition %s: %w", d.Name, err)}
-			}
-			if locked != nil {
-				source = initrd.Source{Path: locked.Mapper()}
-			}
-			list = append(list, place{
-				entry: r.Name, source: source,
-				where: path.Clean(where), said: said, types: d.Value("Partition", "Format"), option: options,
-			})
 		}
 	}
-	return list, nil
+	return nil
 }

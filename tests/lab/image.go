@@ -24,7 +24,7 @@ const DiskSize = 4 << 30
 // Image is a bootable disk in a raw file. It is shared: a guest writes to an overlay.
 type Image struct {
 	Path       string
-	RootHash   string // of usr, hex, as veritysetup takes it
+	RootHash   string // of usr, or of root in a RootImage; hex, as veritysetup takes it
 	Partitions []Partition
 }
 
@@ -85,6 +85,11 @@ func (c Cache) Image(ctx context.Context, usr Usr, uki string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	return openImage(dir, "usr-x86-64")
+}
+
+// openImage reads what partition has left in dir. The root hash is that of the partition of that type.
+func openImage(dir, verified string) (Image, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, "repart.json"))
 	if err != nil {
 		return Image{}, err
@@ -93,7 +98,7 @@ func (c Cache) Image(ctx context.Context, usr Usr, uki string) (Image, error) {
 	if err := json.Unmarshal(raw, &image.Partitions); err != nil {
 		return Image{}, fmt.Errorf("systemd-repart's JSON: %w", err)
 	}
-	data, err := image.Partition("usr-x86-64")
+	data, err := image.Partition(verified)
 	if err != nil {
 		return Image{}, err
 	}

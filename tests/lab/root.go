@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -87,18 +86,5 @@ func (c Cache) RootImage(ctx context.Context, tree Tree) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "repart.json"))
-	if err != nil {
-		return Image{}, err
-	}
-	image := Image{Path: filepath.Join(dir, "disk.raw")}
-	if err := json.Unmarshal(raw, &image.Partitions); err != nil {
-		return Image{}, fmt.Errorf("systemd-repart's JSON: %w", err)
-	}
-	root, err := image.Partition("root-x86-64")
-	if err != nil {
-		return Image{}, err
-	}
-	image.RootHash = root.RootHash
-	return image, nil
+	return openImage(dir, "root-x86-64")
 }

@@ -200,7 +200,7 @@ func TestPathAndSecondBoot(t *testing.T) {
 	}
 	for _, c := range changes(again) {
 		// What is not on a disk is done at each boot.
-		if !regexp.MustCompile(`^(fetch: measure |verity: open |root: mount |etc: hand over credential )`).MatchString(c) {
+		if !regexp.MustCompile(`^(fetch: measure |verity: open |luks: unlock |root: mount |etc: hand over credential )`).MatchString(c) {
 			t.Errorf("the second boot changed something: %s", c)
 		}
 	}
