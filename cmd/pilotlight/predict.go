@@ -22,7 +22,7 @@ import (
 
 func predictVerb() verb {
 	return verb{
-		name: "predict", usage: "--config FILE [--with URL=FILE]... [--base DIR] [--initial HEX | --from EVENTLOG...] [--json]",
+		name: "predict", usage: "--config FILE [--with URL=FILE]... [--base DIR] [--initial HEX | --from EVENTLOG... | --os-separator] [--json]",
 		short: "say what the PCR will be on a machine that has this config",
 		long: `FILE must be, byte for byte, what the machine will be given: pilotlight fetch prints it.
 What it pulls in is fetched, unless --with says which file to take for an address.
@@ -35,6 +35,9 @@ the first one comes first:
   /sys/kernel/security/tpm0/binary_bios_measurements   the firmware's
   /run/log/systemd/tpm2-measure.log                    systemd's, up to our first event
 
+--os-separator is the start on a machine whose UKI has systemd 261 or newer, and nothing
+else in that PCR: there systemd measures a word of that name before us.
+
 example: pilotlight predict --config web.ign --from binary_bios_measurements --from tpm2-measure.log`,
 		prepare: func(f *flag.FlagSet) func(*call) error {
 			file := f.String("config", "", "the config, a `file`, - for standard input")
@@ -42,6 +45,7 @@ example: pilotlight predict --config web.ign --from binary_bios_measurements --f
 			initial := f.String("initial", "", "SHA-256 value before, in `hex`")
 			var from logs
 			f.Var(&from, "from", "event `log` of what comes before ours, once or twice")
+			separator := f.Bool("os-separator", false, "systemd of 261 and newer measures before us")
 			asJSON := f.Bool("json", false, "print JSON")
 			with := substitutes{}
 			f.Var(with, "with", "take a file for an address, `url=file`")
@@ -52,8 +56,8 @@ example: pilotlight predict --config web.ign --from binary_bios_measurements --f
 				if *file == "" {
 					return misused("--config is needed")
 				}
-				if *initial != "" && len(from) > 0 {
-					return misused("--initial and --from exclude each other")
+				if *initial != "" && len(from) > 0 || *separator && (*initial != "" || len(from) > 0) {
+					return misused("--initial, --from and --os-separator exclude each other")
 				}
 				o := newOutward(&initrd.Network{}, config.Knobs{}, c.show.tell)
 				t, err := load(c, *file, *base, false, with.fetch(o.fetch), o)
@@ -64,6 +68,9 @@ example: pilotlight predict --config web.ign --from binary_bios_measurements --f
 				start, err := initialPCR(c, *initial, from, pcr)
 				if err != nil {
 					return err
+				}
+				if *separator {
+					start = tpm.Replay(start, []string{osSeparator})
 				}
 				want, err := stages.Measure(t.input())
 				if err != nil {
@@ -83,6 +90,9 @@ example: pilotlight predict --config web.ign --from binary_bios_measurements --f
 		},
 	}
 }
+
+// osSeparator is the word of systemd-pcrosseparator.service(8).
+const osSeparator = "os-separator"
 
 // logs are event logs of one boot, in their order.
 type logs []string

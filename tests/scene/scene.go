@@ -398,9 +398,7 @@ func (s *Stage) before() []string {
 	if _, err := os.Stat(filepath.Join(s.Tree.Dir, "usr/lib/systemd/system/systemd-pcrosseparator.service")); err != nil {
 		return nil
 	}
-	word := sha256.Sum256([]byte("os-separator"))
-	value := sha256.Sum256(append(make([]byte, sha256.Size), word[:]...))
-	return []string{"--initial", hex.EncodeToString(value[:])}
+	return []string{"--os-separator"}
 }
 
 // Credentials point a guest at a server, in the way that a signed command line
