@@ -130,6 +130,9 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 		}
 		return ends(look, f.Root, f.Path, entry.Size, want)
 	}
+	if look.Verified(f.Root, f.Path, entry, f.Contents.Hash) {
+		return true, nil
+	}
 	in, err := look.Open(f.Root, f.Path)
 	if err != nil {
 		return false, err
@@ -307,8 +310,17 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 	if err := d.publish(may); err != nil {
 		return err
 	}
-	if w.blind() {
+	switch {
+	case w.blind():
 		m.leave(w.receipt())
+	case w.remote():
+		e, err := entryOf(int(d.handle))
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.verified[path.Join(w.Root, w.Path)] = verified{e, w.Contents.Hash.String()}
+		m.mu.Unlock()
 	}
 	return nil
 }

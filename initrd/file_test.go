@@ -1,8 +1,12 @@
 package initrd
 
 import (
+	"crypto/sha256"
 	"errors"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -258,5 +262,41 @@ func TestFIFODoesNotHoldUpABoot(t *testing.T) {
 	}
 	if _, err := (look{t.Context(), m}).Open(root, "/pipe"); err == nil {
 		t.Error("a FIFO was opened as a file")
+	}
+}
+
+// shut is a machine whose files cannot be opened.
+type shut struct{ look }
+
+func (s shut) Open(string, string) (io.ReadCloser, error) { return nil, errors.New("opened") }
+
+// TestWhatWasVerifiedIsNotReadAgain, unless somebody has changed it since.
+func TestWhatWasVerifiedIsNotReadAgain(t *testing.T) {
+	m, root := testMachine(t)
+	const body = "verified on its way\n"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
+	t.Cleanup(server.Close)
+	source, err := resource.ParseURL(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(body))
+	step := File{Root: root, Path: "/f", Contents: &resource.Resource{Source: source, Hash: resource.Hash{Algorithm: "sha256", Sum: sum[:]}}}
+	if _, err := Run(t.Context(), m, []Step{step}, Apply, nil); err != nil {
+		t.Fatal(err)
+	}
+	if state, _, err := step.Resolve(shut{look{t.Context(), m}}); state != So || err != nil {
+		t.Errorf("%v %v", state, err)
+	}
+	other := step
+	other.Contents = &resource.Resource{Source: source, Hash: resource.Hash{Algorithm: "sha256", Sum: make([]byte, 32)}}
+	if _, _, err := other.Resolve(shut{look{t.Context(), m}}); err == nil || err.Error() != "opened" {
+		t.Errorf("another hash: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "f"), []byte(strings.ToUpper(body)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := step.Resolve(shut{look{t.Context(), m}}); err == nil || err.Error() != "opened" {
+		t.Errorf("changed since: %v", err)
 	}
 }

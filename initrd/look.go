@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"pilotlight/config/resource"
 	"pilotlight/initrd/disk"
 	"pilotlight/initrd/tpm"
 )
@@ -43,6 +44,13 @@ func (l look) Volatile(root, path string) (bool, error) {
 		return false, err
 	}
 	return t.volatile(path)
+}
+
+func (l look) Verified(root, path string, e Entry, hash resource.Hash) bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	v, ok := l.m.verified[filepath.Join(root, path)]
+	return ok && v.entry == e && v.hash == hash.String()
 }
 
 func (l look) Owner(root string, o Owner) (int, int, error) { return l.m.owner(root, o) }

@@ -33,6 +33,14 @@ type Machine struct {
 	mu       sync.Mutex
 	trees    map[string]*tree
 	receipts map[Receipt]bool
+	verified map[string]verified // by path
+}
+
+// verified is a file as it was when it got its name, and the hash that its bytes had
+// while they came in. To read a large file once more would take as long again.
+type verified struct {
+	entry Entry
+	hash  string
 }
 
 // NewMachine gives the machine that this process runs on. Receipts of this boot
@@ -48,6 +56,7 @@ func NewMachine(run string, client *resource.Client) (*Machine, error) {
 		Wait:     90 * time.Second,
 		trees:    map[string]*tree{},
 		receipts: map[Receipt]bool{},
+		verified: map[string]verified{},
 	}
 	boot, err := tpm.BootID()
 	if err != nil {

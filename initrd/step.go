@@ -36,6 +36,7 @@ import (
 	"path"
 	"strings"
 
+	"pilotlight/config/resource"
 	"pilotlight/initrd/disk"
 )
 
@@ -100,6 +101,9 @@ type Look interface {
 	// Volatile says whether what is written at path is gone at the next boot:
 	// it lies on tmpfs, ramfs, or an overlay whose upper layer does.
 	Volatile(root, path string) (bool, error)
+	// Verified says whether what lies at path is, unchanged since, what a deed of this
+	// process put there after its bytes had that hash.
+	Verified(root, path string, e Entry, hash resource.Hash) bool
 	// Owner turns a user and a group name into numbers by root's own passwd and
 	// group files. An unknown name is ErrUnknownOwner.
 	Owner(root string, o Owner) (uid, gid int, err error)
@@ -142,6 +146,7 @@ type Entry struct {
 	Target   string // of a symbolic link
 	Dev, Ino uint64 // of the node itself
 	Rdev     uint64 // of a device node: the device
+	Changed  int64  // when contents or attributes last changed, in nanoseconds (ctime)
 }
 
 // Mapper is a device-mapper device.

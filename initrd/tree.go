@@ -150,7 +150,7 @@ func entryOf(fd int) (Entry, error) {
 	}
 	e := Entry{
 		Mode: permissionsOf(st.Mode), UID: int(st.Uid), GID: int(st.Gid),
-		Size: st.Size, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev,
+		Size: st.Size, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev, Changed: st.Ctim.Nano(),
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
