@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// packages are the Debian packages that the lab and the tests use on the machine itself; sfdisk and sgdisk are judges there. Everything that concerns a guest's disk (systemd-repart,
+// packages are the Debian packages that the lab and the tests use on the machine itself; sfdisk, sgdisk and curl are judges there. Everything that concerns a guest's disk (systemd-repart,
 // mkfs.erofs, ukify, veritysetup) is run from the guest's own tree instead: its version is the one that matters.
-var packages = []string{"qemu-system-x86", "qemu-utils", "ovmf", "swtpm", "mmdebstrap", "mtools", "fdisk", "gdisk"}
+var packages = []string{"qemu-system-x86", "qemu-utils", "ovmf", "swtpm", "mmdebstrap", "mtools", "dosfstools", "fdisk", "gdisk", "curl"}
 
 // MissingError says which packages are to be installed by hand, on a machine where Prepare cannot do it.
 type MissingError struct {
