@@ -1,9 +1,11 @@
 package config
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/coreos/ignition/v2/config/v3_5"
+	"github.com/coreos/ignition/v2/config/v3_5/types"
 )
 
 // Merge joins a document with one that it pulls in, or a base fragment with
@@ -17,7 +19,7 @@ import (
 func Merge(parent, child Config) Config {
 	p, c := parent.Pilotlight, child.Pilotlight
 	return Config{
-		Ignition: v3_5.Merge(parent.Ignition, child.Ignition),
+		Ignition: mergeIgnition(parent.Ignition, child.Ignition),
 		Pilotlight: Section{
 			Version: orDefault(c.Version, p.Version),
 			Policy: Policy{
@@ -43,6 +45,15 @@ func Merge(parent, child Config) Config {
 			},
 		},
 	}
+}
+
+// mergeIgnition merges by Ignition's rules. Over nothing a document is what it is: to
+// find that out takes Ignition as long as to validate it.
+func mergeIgnition(parent, child types.Config) types.Config {
+	if reflect.ValueOf(parent).IsZero() {
+		return child
+	}
+	return v3_5.Merge(parent, child)
 }
 
 func mergeRepart(p, c Repart) Repart {

@@ -1,10 +1,14 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/coreos/ignition/v2/config/v3_5"
+	"github.com/coreos/ignition/v2/config/v3_5/types"
 )
 
 const rootHash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -185,6 +189,27 @@ func TestFloorMerged(t *testing.T) {
 					t.Errorf("%s: %q over %q gives %+v", key, values[u], values[b], got)
 				}
 			}
+		}
+	}
+}
+
+// TestMergeOverNothing: what is not asked of Ignition there is what it would answer.
+func TestMergeOverNothing(t *testing.T) {
+	for _, text := range []string{every, `{"ignition": {"version": "3.0.0"}}`, `{"ignition": {"version": "3.5.0"}, "storage": {"files": []}, "systemd": {"units": []}}`} {
+		c, r := Parse([]byte(text), Options{})
+		if err := r.Err(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(mergeIgnition(types.Config{}, c.Ignition))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := json.Marshal(v3_5.Merge(types.Config{}, c.Ignition))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != string(want) {
+			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
 }
