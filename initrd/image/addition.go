@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -125,8 +126,8 @@ func (m *matcher) own() error {
 	if err := own.addAuthorities(m.Tree, m.CA); err != nil {
 		return err
 	}
-	for name, e := range own.entries {
-		if err := m.put(name, e); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(own.entries)) {
+		if err := m.put(name, own.entries[name]); err != nil {
 			return err
 		}
 	}

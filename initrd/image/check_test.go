@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -288,7 +289,9 @@ func TestReadInitrdAsTheKernel(t *testing.T) {
 // writeBare writes entries without the directories above them.
 func writeBare(t *testing.T, b *bytes.Buffer, p *payload) {
 	t.Helper()
-	for name, e := range p.entries {
+	// As an archiver does it: a directory before what is in it.
+	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
+		e := p.entries[name]
 		fmt.Fprintf(b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", 1, cpioMode(e.mode), 0, 0, 1, 0, len(e.data), 0, 0, 0, 0, len(name)+1, 0, name)
 		for b.Len()%4 != 0 {
 			b.WriteByte(0)
