@@ -92,3 +92,25 @@ func TestDocument(t *testing.T) {
 		}
 	}
 }
+
+// TestEmulatorsFault: a boot is begun again only where nothing of ours has run yet.
+func TestEmulatorsFault(t *testing.T) {
+	const oops, panicked = "[    3.624720] Oops: int3: 0000 [#2] PREEMPT SMP NOPTI", "[    5.666499] ---[ end Kernel panic - not syncing: Fatal exception in interrupt ]---"
+	for _, c := range []struct {
+		console []string
+		want    bool
+	}{
+		{[]string{oops, panicked}, true},
+		{[]string{panicked}, false},
+		{[]string{"pilotlight[251]: pilotlight: fetch: …", oops, panicked}, false},
+		{nil, false},
+	} {
+		var console []Line
+		for _, text := range c.console {
+			console = append(console, Line{Text: text})
+		}
+		if got := emulatorsFault(console); got != c.want {
+			t.Errorf("%q: %v", c.console, got)
+		}
+	}
+}

@@ -195,6 +195,7 @@ func TestGuestEnds(t *testing.T) {
 		{name: "until", word: "hang", until: prompt, end: Stopped},
 		{name: "cut", word: "hang", cut: prompt, end: PulledPlug},
 		{name: "never said", word: "", until: prompt, end: PoweredOff, cause: errNoCause},
+		{name: "panic", word: "panic panic=0", end: Panicked, cause: errNoCause},
 		{name: "deadline", word: "hang", deadline: 3 * time.Second, end: Overdue, cause: errNoCause},
 	}
 	for _, test := range tests {

@@ -80,6 +80,9 @@ func boot() error {
 		fmt.Print("init: hanging> ")
 		select {}
 	}
+	if slices.Contains(words, "panic") {
+		os.Exit(1) // the kernel cannot go on without its first process
+	}
 	if slices.Contains(words, "reboot") {
 		return syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
 	}
