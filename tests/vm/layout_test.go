@@ -181,3 +181,49 @@ func occupied(t *testing.T) string {
 	}
 	return file
 }
+
+// TestLockedOut is a verity root without a second disk. Its /var is encrypted by a key, and the next config has
+// another key. Then there is no such partition: what is written to /etc and /var lies in memory.
+func TestLockedOut(t *testing.T) {
+	t.Parallel()
+	image, err := stage.Cache.RootImage(t.Context(), stage.Tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := guest(t)
+	g.UEFI = false
+	g.Disks = []lab.Disk{{Serial: scene.Serial, Base: image.Path}}
+	c := stage.UserConfig()
+	section := c.Section()
+	section["verity"] = []any{map[string]any{"name": "root", "rootHash": image.RootHash}}
+	locked := func(key string) {
+		section["repart"] = []any{map[string]any{
+			"name": "data", "match": map[string]any{"serial": scene.Serial}, "keyFile": map[string]any{"inline": key}, "definitions": []any{
+				dropin("50-var.conf", "[Partition]\nType=var\nLabel=var\nFormat=ext4\nMountPoint=/var\nEncrypt=key-file\nSizeMinBytes=256M\nSizeMaxBytes=256M\n"),
+			},
+		}}
+	}
+	locked(scene.Secret)
+	b := direct(local(t, c, "pilotlight.onfailure", "poweroff"))
+	b.Until = regexp.MustCompile(`pilotlight: root: mount /dev/mapper/var`)
+	silent(t, boot(t, g, b, "encrypted by a key"))
+
+	locked(scene.Secret + " of somebody else")
+	out := boot(t, g, direct(local(t, c, "pilotlight.onfailure", "poweroff")), "another key")
+	lines := failure(t, out)
+	if len(lines) != 3 || !strings.Contains(lines[0], "luks: /dev/mapper/var unlocked") || !strings.Contains(lines[0], "systemd-cryptsetup: exit ") ||
+		!strings.Contains(lines[1], "$.pilotlight.repart.0") || !strings.Contains(lines[2], "this key") {
+		t.Errorf("%q", lines)
+	}
+	silent(t, out)
+
+	delete(section, "repart")
+	facts, _ := up(t, boot(t, g, direct(local(t, c, "pilotlight.onfailure", "poweroff")), "changes in memory"), lab.Expected{
+		State: "running", NoFailed: true, Hostname: "relit", NoNetwork: true,
+		Mounts:     map[string]string{"/": "erofs", "/etc": "overlay", "/var": "tmpfs"},
+		EtcDigests: map[string]string{"/etc/demo/secret": scene.Sum(scene.Secret + "\n")},
+	}, "interrupted")
+	if etc, _ := facts.Mount("/etc"); !strings.Contains(etc.Options, "upperdir=/run/") {
+		t.Errorf("/etc: %+v", etc)
+	}
+}
