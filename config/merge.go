@@ -47,8 +47,8 @@ func Merge(parent, child Config) Config {
 	}
 }
 
-// mergeIgnition merges by Ignition's rules. Over nothing a document is what it is: to
-// find that out takes Ignition as long as to validate it.
+// mergeIgnition merges by Ignition's rules. Over nothing a document is what it is, which
+// Ignition finds out field by field: with many files that is felt.
 func mergeIgnition(parent, child types.Config) types.Config {
 	if reflect.ValueOf(parent).IsZero() {
 		return child

@@ -166,7 +166,7 @@ func (s shape) unknown(m member, fields map[string]reflect.StructField, at place
 	return m.key
 }
 
-// fieldsOf is what fieldsOf says of a type, asked once for each.
+// fieldsOf asks the function of that name once for each type.
 func (d *document) fieldsOf(t reflect.Type) map[string]reflect.StructField {
 	fields, known := d.fields[t]
 	if !known {

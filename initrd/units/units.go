@@ -9,7 +9,7 @@
 //	                                     │
 //	                          pilotlight-verity     /dev/mapper/usr
 //	                                     │
-//	initrd-root-fs.target     ◀── pilotlight-root   /sysroot, /sysroot/usr
+//	initrd-root-fs.target     ◀── pilotlight-root   encrypted partitions; /sysroot, /sysroot/usr
 //	                                     │
 //	                          pilotlight-etc        /sysroot/etc
 //	                                     │
