@@ -78,7 +78,9 @@ func boot() error {
 	}
 	if slices.Contains(words, "hang") {
 		fmt.Print("init: hanging> ")
-		select {}
+		for { // not select: with nobody left to wake it the runtime ends the process, and the kernel with it
+			time.Sleep(time.Hour)
+		}
 	}
 	if slices.Contains(words, "panic") {
 		os.Exit(1) // the kernel cannot go on without its first process
