@@ -33,47 +33,6 @@ func measuring(t *testing.T, path string, sys fs.FS, wait time.Duration) *Machin
 	return m
 }
 
-// wire is a TPM that answers each command as answer says; nil is silence.
-func wire(t *testing.T, answer func(command []byte) []byte) string {
-	t.Helper()
-	// Not t.TempDir: the name of a Unix socket has at most 107 bytes.
-	dir, err := os.MkdirTemp("", "wire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "tpm")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close() // a TPM that says nothing does not hang up either
-			command := make([]byte, 4096)
-			n, err := c.Read(command)
-			if err != nil {
-				continue
-			}
-			if response := answer(command[:n]); response != nil {
-				_, _ = c.Write(response)
-				_ = c.Close()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		_ = os.RemoveAll(dir)
-	})
-	return socket
-}
-
 // says is a response that is nothing but its code (TPM 2.0 Library Part 1, "Response").
 func says(rc tpm2.TPMRC) []byte {
 	r := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
@@ -139,11 +98,11 @@ func TestTPMThatGivesNoAnswer(t *testing.T) {
 			"this machine has no TPM", "this machine has no TPM, and measure.required asks for one: waited 0 s for the TPM: there is no " + nowhere},
 		"one without a driver": {nowhere, withFirmwareTPM(), ErrNoTPM,
 			"though its firmware has one (is its driver in this initrd?)", "though its firmware has one (is its driver in this initrd?)"},
-		"one in failure mode": {wire(t, func([]byte) []byte { return says(tpm2.TPMRCFailure) }), withFirmwareTPM(), ErrSilentTPM,
+		"one in failure mode": {swtpm.Wire(t, func([]byte) []byte { return says(tpm2.TPMRCFailure) }), withFirmwareTPM(), ErrSilentTPM,
 			"TPM2_GetCapability: TPM_RC_FAILURE", "TPM2_GetCapability: TPM_RC_FAILURE"},
-		"one that was not started": {wire(t, func([]byte) []byte { return says(tpm2.TPMRCInitialize) }), nobody, ErrSilentTPM,
+		"one that was not started": {swtpm.Wire(t, func([]byte) []byte { return says(tpm2.TPMRCInitialize) }), nobody, ErrSilentTPM,
 			"TPM_RC_INITIALIZE", "TPM_RC_INITIALIZE"},
-		"one that talks nonsense": {wire(t, func([]byte) []byte { return []byte("nonsense, and long enough") }), nobody, ErrSilentTPM,
+		"one that talks nonsense": {swtpm.Wire(t, func([]byte) []byte { return []byte("nonsense, and long enough") }), nobody, ErrSilentTPM,
 			"response announces", "response announces"},
 	} {
 		steps := []Step{Extend{PCR: 12, Word: "one"}, Extend{PCR: 12, Word: "two"}}
@@ -172,7 +131,7 @@ func TestTPMThatGivesNoAnswer(t *testing.T) {
 // TestSilentTPMIsAskedOnce: its time is not taken again for each document.
 func TestSilentTPMIsAskedOnce(t *testing.T) {
 	asked := 0
-	m := measuring(t, wire(t, func([]byte) []byte { asked++; return says(tpm2.TPMRCFailure) }), fstest.MapFS{}, 0)
+	m := measuring(t, swtpm.Wire(t, func([]byte) []byte { asked++; return says(tpm2.TPMRCFailure) }), fstest.MapFS{}, 0)
 	if _, err := apply(t, m, Extend{PCR: 12, Word: "one"}, Extend{PCR: 12, Word: "two"}, Extend{PCR: 12, Word: "three"}); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +148,7 @@ func TestSilentTPMIsAskedOnce(t *testing.T) {
 // TestHangingTPMEndsWithTheBootsTime: a command without an answer does not outlast
 // what the caller allows, and that is the caller's error, not a machine without a TPM.
 func TestHangingTPMEndsWithTheBootsTime(t *testing.T) {
-	m := measuring(t, wire(t, func([]byte) []byte { return nil }), fstest.MapFS{}, time.Minute)
+	m := measuring(t, swtpm.Wire(t, func([]byte) []byte { return nil }), fstest.MapFS{}, time.Minute)
 	over := errors.New("the deadline is over")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, over)
 	defer cancel()
@@ -218,7 +177,7 @@ func TestTPMThatRefuses(t *testing.T) {
 			"hangs up": {[]byte{}, "PCR 12 perhaps extended: tpm "},
 		} {
 			real := swtpm.Start(t)
-			m := measuring(t, wire(t, relay(t, real, tpm2.TPMCCPCRExtend, c.answer)), fstest.MapFS{}, 0)
+			m := measuring(t, swtpm.Wire(t, relay(t, real, tpm2.TPMCCPCRExtend, c.answer)), fstest.MapFS{}, 0)
 			_, err := apply(t, m, Extend{PCR: 12, Word: "one", Required: required})
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "TPM2_PCR_Extend") {
 				t.Errorf("%s, required %v: %v, want %q", name, required, err, c.want)

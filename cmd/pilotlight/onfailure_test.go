@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -266,40 +265,6 @@ func TestNoRebootThatNothingCounts(t *testing.T) {
 	}
 }
 
-// wire is a TPM that answers everything with the same bytes.
-func wire(t *testing.T, answer []byte) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "wire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "tpm")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if _, err := c.Read(make([]byte, 4096)); err == nil {
-				_, _ = c.Write(answer)
-			}
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		_ = os.RemoveAll(dir)
-	})
-	return socket
-}
-
 // TestNoShellThatIsNotMeasured: the machine is switched off instead.
 func TestNoShellThatIsNotMeasured(t *testing.T) {
 	// TPM_RC_FAILURE, TPM 2.0 Library Part 2.
@@ -309,9 +274,9 @@ func TestNoShellThatIsNotMeasured(t *testing.T) {
 		set  func(*failedMachine)
 		says string
 	}{
-		"a TPM in failure mode": {func(f *failedMachine) { f.tpm = wire(t, failure) }, "TPM_RC_FAILURE"},
+		"a TPM in failure mode": {func(f *failedMachine) { f.tpm = swtpm.Wire(t, func([]byte) []byte { return failure }) }, "TPM_RC_FAILURE"},
 		"and after reboots": {func(f *failedMachine) {
-			f.tpm, f.knobs.OnFailure = wire(t, failure), config.OnFailureReboot // and nothing to count in
+			f.tpm, f.knobs.OnFailure = swtpm.Wire(t, func([]byte) []byte { return failure }), config.OnFailureReboot // and nothing to count in
 		}, "TPM_RC_FAILURE"},
 		"one without a driver": {func(f *failedMachine) {
 			f.disks.Sys.(fstest.MapFS)["firmware/acpi/tables/TPM2"] = &fstest.MapFile{}

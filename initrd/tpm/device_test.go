@@ -34,53 +34,6 @@ func openDevice(t testing.TB, ctx context.Context, path string) *Device {
 	return d
 }
 
-// serve is a TPM at the wire: answer gets each command, and returns the
-// response, or nil to say nothing at all until the test ends.
-func serve(t testing.TB, answer func(command []byte) []byte) (socket string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tpm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket = filepath.Join(dir, "s")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		var held []net.Conn
-		defer func() {
-			for _, c := range held {
-				c.Close()
-			}
-		}()
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			held = append(held, c)
-			command := make([]byte, maxResponse)
-			n, err := c.Read(command)
-			if err != nil {
-				continue
-			}
-			if response := answer(command[:n]); response != nil {
-				_, _ = c.Write(response)
-				_ = c.Close()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		l.Close()
-		<-ended
-		_ = os.RemoveAll(dir)
-	})
-	return socket
-}
-
 // response is a response without sessions.
 func response(rc tpm2.TPMRC, parameters ...byte) []byte {
 	r := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
@@ -257,7 +210,7 @@ func wantOutcome(t testing.TB, err error, want Outcome) {
 }
 
 func TestSilentTPM(t *testing.T) {
-	socket := serve(t, func([]byte) []byte { return nil })
+	socket := swtpm.Wire(t, func([]byte) []byte { return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	d := openDevice(t, ctx, socket)
@@ -278,7 +231,7 @@ func TestSilentTPM(t *testing.T) {
 
 func TestCancelledWhileTPMIsSilent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	socket := serve(t, func([]byte) []byte { cancel(); return nil })
+	socket := swtpm.Wire(t, func([]byte) []byte { cancel(); return nil })
 	d := openDevice(t, ctx, socket)
 	if _, err := d.Banks(); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
@@ -305,7 +258,7 @@ func TestTPMErrors(t *testing.T) {
 		{"no bank", banksResponse(), nil, "no PCR bank is active"},
 		{"part of the banks", append(response(0, append([]byte{1}, banksResponse(tpm2.TPMAlgSHA256)[11:]...)...), nil...), nil, "not complete"},
 	} {
-		d := openDevice(t, t.Context(), serve(t, func([]byte) []byte { return c.response }))
+		d := openDevice(t, t.Context(), swtpm.Wire(t, func([]byte) []byte { return c.response }))
 		_, err := d.Banks()
 		var e *DeviceError
 		if !errors.As(err, &e) {
@@ -324,7 +277,7 @@ func TestTPMErrors(t *testing.T) {
 func TestBusyTPMIsAskedAgain(t *testing.T) {
 	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCRetry, tpm2.TPMRCTesting, tpm2.TPMRCYielded} {
 		asked := 0
-		d := openDevice(t, t.Context(), serve(t, func([]byte) []byte {
+		d := openDevice(t, t.Context(), swtpm.Wire(t, func([]byte) []byte {
 			asked++
 			if asked < 3 {
 				return response(rc)
@@ -338,7 +291,7 @@ func TestBusyTPMIsAskedAgain(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	d := openDevice(t, ctx, serve(t, func([]byte) []byte { return response(tpm2.TPMRCRetry) }))
+	d := openDevice(t, ctx, swtpm.Wire(t, func([]byte) []byte { return response(tpm2.TPMRCRetry) }))
 	// Time is up while it waits to ask again, or while it asks.
 	if _, err := d.Banks(); !errors.Is(err, tpm2.TPMRCRetry) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want %v or %v", err, tpm2.TPMRCRetry, context.DeadlineExceeded)
@@ -346,7 +299,7 @@ func TestBusyTPMIsAskedAgain(t *testing.T) {
 }
 
 func TestBankThatCannotBeComputed(t *testing.T) {
-	d := openDevice(t, t.Context(), serve(t, func(command []byte) []byte {
+	d := openDevice(t, t.Context(), swtpm.Wire(t, func(command []byte) []byte {
 		if commandCode(command) != tpm2.TPMCCGetCapability {
 			return response(tpm2.TPMRCFailure)
 		}
@@ -381,7 +334,7 @@ func TestPCRResponses(t *testing.T) {
 		{"short value", slices.Concat([]byte{0, 0, 0, 1}, selection, []byte{0, 0, 0, 1, 0, 20}, make([]byte, 20)), "20 bytes, not 32"},
 		{"two values", slices.Concat([]byte{0, 0, 0, 1}, selection, []byte{0, 0, 0, 2, 0, 1, 0, 0, 1, 0}), "not the PCRs"},
 	} {
-		d := openDevice(t, t.Context(), serve(t, func(command []byte) []byte {
+		d := openDevice(t, t.Context(), swtpm.Wire(t, func(command []byte) []byte {
 			if commandCode(command) == tpm2.TPMCCGetCapability {
 				return banksResponse(tpm2.TPMAlgSHA256)
 			}

@@ -204,7 +204,7 @@ func TestMarkAfterFailure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			d := openDevice(t, ctx, serve(t, func(command []byte) []byte {
+			d := openDevice(t, ctx, swtpm.Wire(t, func(command []byte) []byte {
 				if commandCode(command) == tpm2.TPMCCGetCapability {
 					return banksResponse(tpm2.TPMAlgSHA256)
 				}
