@@ -251,20 +251,6 @@ func TestFirstAddressDead(t *testing.T) {
 	if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "dial" || !strings.Contains(err.Error(), "127.0.0.2") || !strings.Contains(err.Error(), "; dial tcp 127.0.0.3") {
 		t.Errorf("error %v", err)
 	}
-	// An address that has a twin.
-	n := &Network{Twins: map[netip.Addr]netip.Addr{addr("127.0.0.4"): addr("127.0.0.1"), silent: addr("127.0.0.1")}}
-	for _, host := range []string{"127.0.0.4", silent.String()} {
-		begun := time.Now()
-		c, err := n.dial(t.Context(), "tcp", net.JoinHostPort(host, port))
-		if err != nil || time.Since(begun) > 2*time.Second {
-			t.Errorf("%s: %v after %v", host, err, time.Since(begun))
-			continue
-		}
-		if b, err := io.ReadAll(c); string(b) != "here" || err != nil {
-			t.Errorf("%s: %q %v", host, b, err)
-		}
-		c.Close()
-	}
 }
 
 // drop has a port whose queue is full: the kernel drops who knocks.

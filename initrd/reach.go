@@ -31,11 +31,6 @@ type Network struct {
 	Up   func(context.Context) error // brings the network up; nil where it is somebody else's
 	Tell func(line string)           // is told every 10 s what is waited for; nil: nobody
 
-	// Twins are addresses at which the server of another address answers too, as
-	// the metadata servers of clouds do in both families. The two race as the
-	// addresses of a name do. The Host header stays that of the URL.
-	Twins map[netip.Addr]netip.Addr
-
 	mu     sync.Mutex
 	rising *rise // under way, or done; nil before, and after a failure
 }
@@ -68,9 +63,6 @@ func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, 
 	addrs, err := names{"/etc/resolv.conf", "/run/systemd/netif"}.lookup(ctx, host)
 	if err != nil {
 		return nil, err
-	}
-	if twin, ok := n.Twins[addrs[0]]; ok && len(addrs) == 1 {
-		addrs = append(addrs, twin)
 	}
 	return dialFirst(ctx, network, port, addrs)
 }
