@@ -2,7 +2,6 @@ package disk
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -122,34 +121,8 @@ func Select(disks []Disk, m Match) (Disk, error) {
 	return e.Candidates[0], nil
 }
 
-// sizeUnits are the suffixes of repart.d(5)'s sizes, each 1024 times the one before.
+// sizeUnits are bytes and the suffixes of their multiples, each 1024 times the one before.
 const sizeUnits = "BKMGTPE"
-
-// ParseSize reads a number of bytes as repart.d(5) writes it: decimal digits, and
-// perhaps one of the letters B, K, M, G, T, P, E to the base of 1024. No sign, no
-// fraction, no space; at most 2^63-1.
-func ParseSize(s string) (int64, error) {
-	digits, shift := s, 0
-	if s != "" {
-		if i := strings.IndexByte(sizeUnits, s[len(s)-1]); i >= 0 {
-			digits, shift = s[:len(s)-1], 10*i
-		}
-	}
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			digits = ""
-			break
-		}
-	}
-	if digits == "" {
-		return 0, fmt.Errorf("size %q: not a whole number of bytes, with K, M, G or T for powers of 1024", s)
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("size %q: more than %d bytes", s, int64(math.MaxInt64))
-	}
-	return n << shift, nil
-}
 
 // formatSize writes a size for people: 1536 is 1.5 KiB.
 func formatSize(n int64) string {

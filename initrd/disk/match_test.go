@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -97,35 +96,4 @@ func TestSelectErrorIsBounded(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), "500 disks match ") || !strings.HasSuffix(err.Error(), "/dev/sd15 (1 GiB, fc), and 484 more") {
 		t.Error(err)
 	}
-}
-
-func TestParseSize(t *testing.T) {
-	for s, want := range map[string]int64{
-		"0": 0, "1": 1, "512B": 512, "1K": 1 << 10, "64M": 64 << 20, "10G": 10 << 30, "2T": 2 << 40, "3P": 3 << 50, "7E": 7 << 60,
-		"007": 7, "9223372036854775807": math.MaxInt64,
-	} {
-		if got, err := ParseSize(s); err != nil || got != want {
-			t.Errorf("%s: %d, %v", s, got, err)
-		}
-	}
-	for s, want := range map[string]string{
-		"": "not a whole number", "G": "not a whole number", "-1": "not a whole number", "+1": "not a whole number", "1.5G": "not a whole number",
-		"1k": "not a whole number", "1GB": "not a whole number", "1 G": "not a whole number", "1GiB": "not a whole number", "0x10": "not a whole number", "١": "not a whole number",
-		"8E": "more than", "9223372036854775808": "more than", "99999999999999999999T": "more than",
-	} {
-		if got, err := ParseSize(s); err == nil || got != 0 || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %d, %v", s, got, err)
-		}
-	}
-}
-
-func FuzzParseSize(f *testing.F) {
-	for _, s := range []string{"1G", "8E", "-1", "1.5G"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := ParseSize(s); n < 0 || err != nil && n != 0 {
-			t.Errorf("%q: %d, %v", s, n, err)
-		}
-	})
 }
