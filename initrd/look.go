@@ -57,6 +57,10 @@ func (l look) Owner(root string, o Owner) (int, int, error) { return l.m.owner(r
 
 func (l look) Disk(s Selector) (disk.Disk, error) { return l.m.Choose(s) }
 
+func (l look) Node(path string) (string, error) {
+	return waitFor(l.ctx, l.m, path, func() (string, error) { return l.m.Disks.Follow(path) })
+}
+
 func (l look) Table(d disk.Disk) (*disk.Table, error) { return l.m.Disks.Table(d) }
 
 func (l look) Partitions(uuid disk.GUID) ([]disk.Found, error) {

@@ -196,13 +196,19 @@ func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
 	return o
 }
 
+// Reading is a step that looks at what others make. It waits for them, and those that
+// come later wait for it; for others that only read the same it does not wait.
+type Reading interface {
+	// Reads names what is read, as Touches does what is changed.
+	Reads() []string
+}
+
 // conflicts gives, for each step, the earlier ones that it must wait for: those
-// that touch the same name, or a parent or child of it. Words that are no
-// absolute path stand for themselves.
+// that touch the same name, or a parent or child of it; and those that touch what it
+// reads, or read what it touches. Words that are no absolute path stand for themselves.
 func conflicts(steps []Step) [][]int {
 	waits := make([][]int, len(steps))
-	at := map[string][]int{}           // steps that touch exactly this name
-	below := map[string][]int{}        // steps that touch something below this name
+	touched, read := claims{}, claims{}
 	waiting := make([]int, len(steps)) // for each step, the last one that needs it
 	for i, s := range steps {
 		need := func(list []int) {
@@ -213,23 +219,62 @@ func conflicts(steps []Step) [][]int {
 				}
 			}
 		}
-		names := s.Touches()
-		for _, name := range names {
-			for up := range upwards(name) {
-				need(at[up])
-			}
-			need(below[name])
+		var reads []string
+		if r, ok := s.(Reading); ok {
+			reads = r.Reads()
 		}
-		for _, name := range names {
-			at[name] = append(at[name], i)
-			for up := range upwards(name) {
-				if up != name {
-					below[up] = append(below[up], i)
-				}
-			}
+		touches := s.Touches()
+		for _, name := range touches {
+			touched.related(name, need)
+			read.related(name, need)
+		}
+		for _, name := range reads {
+			touched.related(name, need)
+		}
+		for _, name := range touches {
+			touched.add(name, i)
+		}
+		for _, name := range reads {
+			read.add(name, i)
 		}
 	}
 	return waits
+}
+
+// claims are steps by the names that they touch or read.
+type claims map[string]*claim
+
+type claim struct {
+	at    []int // steps with exactly this name
+	below []int // steps with a name below this one
+}
+
+func (c claims) of(name string) *claim {
+	if c[name] == nil {
+		c[name] = &claim{}
+	}
+	return c[name]
+}
+
+func (c claims) add(name string, step int) {
+	c.of(name).at = append(c.of(name).at, step)
+	for up := range upwards(name) {
+		if up != name {
+			c.of(up).below = append(c.of(up).below, step)
+		}
+	}
+}
+
+// related gives the steps of a name, of its parents, and of what is below it.
+func (c claims) related(name string, each func([]int)) {
+	for up := range upwards(name) {
+		if there := c[up]; there != nil {
+			each(there.at)
+		}
+	}
+	if there := c[name]; there != nil {
+		each(there.below)
+	}
 }
 
 // upwards gives a name and, of an absolute path, the directories above it, nearest first.

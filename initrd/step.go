@@ -109,6 +109,10 @@ type Look interface {
 	Owner(root string, o Owner) (uid, gid int, err error)
 	// Disk chooses exactly one disk.
 	Disk(Selector) (disk.Disk, error)
+	// Node follows the path of a device, as a config names it (/dev/disk/by-partlabel/var,
+	// /dev/md/root), to its node. fs.ErrNotExist where there is none, after as long as
+	// this machine waits for devices.
+	Node(path string) (string, error)
 	// Table reads the disk's GPT. disk.ErrNoTable when it has none.
 	Table(disk.Disk) (*disk.Table, error)
 	// Partitions finds partitions by their UUID on all disks.

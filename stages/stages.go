@@ -5,6 +5,7 @@
 //	measure   extend the PCR by what came from outside, before it is read
 //	network   networkd's files for this initrd
 //	repart    partitions, by systemd-repart
+//	disks     Ignition's partitions, arrays, encrypted volumes and file systems
 //	verity    dm-verity devices, by root hash
 //	luks      encrypted partitions, unlocked
 //	root      the new root at /sysroot, and what is mounted in it
@@ -33,6 +34,7 @@ var All = [...]Stage{
 	{"measure", "Measure the config", Measure},
 	{"network", "Configure the network of the initrd", Network},
 	{"repart", "Partition disks", Repart},
+	{"disks", "Make partitions, arrays, encrypted volumes and file systems", Disks},
 	{"verity", "Open verity devices", Verity},
 	{"luks", "Unlock encrypted partitions", Luks},
 	{"root", "Mount the root", Root},

@@ -24,7 +24,7 @@ const runDir = "/run/pilotlight"
 
 func bootVerb() verb {
 	return verb{
-		name: "boot", usage: "fetch|repart|verity|luks|root|etc|report|onfailure...", short: "do parts of this boot",
+		name: "boot", usage: "fetch|repart|disks|verity|luks|root|etc|report|onfailure...", short: "do parts of this boot",
 		hidden: true,
 		long:   "The units of the initrd run it; see pilotlight-fetch.service and the units after it.",
 		prepare: func(*flag.FlagSet) func(*call) error {

@@ -73,7 +73,7 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 			}
 			names := "etc"
 			if dir == initrd.BootRoot {
-				names = "network,repart,verity,root,etc"
+				names = "network,repart,disks,verity,root,etc"
 			}
 			if *only != "" {
 				names = *only

@@ -261,6 +261,47 @@ func (s System) Owner(path string) (disk Disk, number int, err error) {
 	return disk, number, nil
 }
 
+// Follow gives the node of the device at a path in /dev: a whole disk, a partition, or a
+// device made upon others. A link in /dev/disk/by-partlabel or by-partuuid that udev has
+// not made yet is looked for in the tables of all disks. A path to nothing wraps
+// fs.ErrNotExist.
+func (s System) Follow(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return real, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", lookError(path, err)
+	}
+	var wanted func(Partition) bool
+	switch base := filepath.Base(path); filepath.Dir(path) {
+	case filepath.Join(s.Dev, "disk/by-partuuid"):
+		g, err := ParseGUID(base)
+		if err != nil {
+			return "", &LookError{path, fs.ErrNotExist}
+		}
+		wanted = func(p Partition) bool { return p.UUID == g }
+	case filepath.Join(s.Dev, "disk/by-partlabel"):
+		name := unescape(base)
+		wanted = func(p Partition) bool { return p.Name == name }
+	default:
+		return "", &LookError{path, fs.ErrNotExist}
+	}
+	found, err := s.search(wanted)
+	var scan *ScanError
+	if err != nil && !(errors.As(err, &scan) && scan.DamagedOnly() && len(found) > 0) {
+		return "", err
+	}
+	if len(found) == 0 {
+		return "", &LookError{path, fs.ErrNotExist}
+	}
+	f, err := Only(path, found)
+	if err == nil && f.Partition.Node == "" {
+		err = &LookError{path, fs.ErrNotExist}
+	}
+	return f.Partition.Node, err
+}
+
 // parent gives the disk of a partition by the kernel's names.
 func (s System) parent(name string) (disk string, number int, err error) {
 	disks, err := s.list("block")

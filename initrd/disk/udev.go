@@ -64,6 +64,11 @@ func udevModel(props map[string]string) string {
 	if encoded == "" {
 		return props["ID_MODEL"]
 	}
+	return trim([]byte(unescape(encoded)))
+}
+
+// unescape reads what udev writes for bytes that a name of a link cannot have: \x20.
+func unescape(encoded string) string {
 	var b strings.Builder
 	for encoded != "" {
 		if len(encoded) >= 4 && encoded[:2] == `\x` {
@@ -76,5 +81,5 @@ func udevModel(props map[string]string) string {
 		b.WriteByte(encoded[0])
 		encoded = encoded[1:]
 	}
-	return trim([]byte(b.String()))
+	return b.String()
 }
