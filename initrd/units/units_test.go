@@ -61,8 +61,11 @@ var boot = []string{"fetch", "repart", "verity", "root", "etc", "report"}
 // parts are what a unit does: that which it is named for, and for the root what comes
 // right before it.
 func parts(unit string) string {
-	if unit == "root" {
+	switch unit {
+	case "root":
 		return "luks root"
+	case "repart":
+		return "repart disks"
 	}
 	return unit
 }
