@@ -161,6 +161,10 @@ func (l look) Done(r Receipt) bool {
 	return r.Scope == ScopeProvision && slices.Contains(l.m.memory.Record.Receipts, r.Name)
 }
 
-func (l look) Record() Record { return l.m.memory.Record }
+func (l look) Record() Record {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	return l.m.memory.Record
+}
 
 func (l look) Placed() bool { return l.m.memory.Place.Node != "" }

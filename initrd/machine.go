@@ -30,6 +30,7 @@ type Machine struct {
 	Tell     func(string)  // progress; nil is silence
 
 	memory   Memory
+	keeping  sync.Mutex // held while the record is read, changed and written
 	mu       sync.Mutex
 	trees    map[string]*tree
 	receipts map[Receipt]bool

@@ -36,6 +36,8 @@ func (m *Machine) remember(r Record, kept []byte) error {
 	if err != nil {
 		return &RecordError{m.memory.Place, err}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.memory.Record = r
 	if kept != nil {
 		m.memory.kept = kept
@@ -120,6 +122,9 @@ func writeOnDisk(name string, data []byte) error {
 // for a record it holds for this boot.
 func (m *Machine) Keep(r Receipt) error {
 	m.leave(r)
+	// Disks are made side by side, and each may have a receipt to leave.
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
 	record := m.memory.Record
 	if r.Scope != ScopeProvision || slices.Contains(record.Receipts, r.Name) {
 		return nil
