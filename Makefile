@@ -6,7 +6,8 @@
 
 GO      ?= go
 RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null)
-LDFLAGS := -s -w -X main.release=$(RELEASE)
+# Functions are aligned to 16 bytes and not to 32: a hundredth of the program less.
+LDFLAGS := -s -w -funcalign=16 -X main.release=$(RELEASE)
 # HTTP/2 is half a megabyte, and nothing that a machine fetches at boot needs it.
 TAGS    := nethttpomithttp2
 

@@ -82,16 +82,18 @@ func (e *CollectError) Unwrap() error { return e.Err }
 // name and then the user's, and all documents that they pull in through
 // ignition.config.replace and merge, and merges them.
 //
-// It goes level by level. fetch gets all references of a level, in document
-// order, and returns the bytes of each, decompressed and checked against its
-// hash; it may fetch them side by side. measure, if not nil, is called once per
-// level with its documents in that order, before any of them is parsed. Both the
+// It goes level by level. fetch gets references, in document order, and returns the
+// bytes of each, decompressed and checked against its hash. Without Options.Settings it
+// gets all of a level; with that, one at a time, and up to Abreast calls are under way at
+// once. measure, if not nil, is called with the documents of a level in their order, in
+// one call or in several, each document before it is parsed. Both the
 // order and the names of documents depend on nothing but the documents' bytes,
 // so that the same measurements can be predicted from files. A document that
 // names a replacement names nothing else: its merge list is not followed.
 //
-// Timeouts, authorities and proxies of a document hold for the levels below its
-// own (Options.Settings), not for its neighbours.
+// Timeouts, authorities and proxies of a document hold for those after it in its level,
+// and for the levels below (Options.Settings). Options.Settings is never called while a
+// fetch is under way.
 //
 // It fails with a *CollectError where a document cannot be had or measured or a
 // bound is exceeded, and with an *InvalidError where the report is fatal. What was collected until then is returned too.
@@ -108,7 +110,10 @@ func Collect(
 	}
 	roots := slices.Clone(c.level)
 	for depth := 0; len(c.level) > 0; depth++ {
-		if err := c.read(ctx, depth); err != nil {
+		if err := c.take(ctx, depth); err != nil {
+			return c.out, err
+		}
+		if err := c.descend(depth + 1); err != nil {
 			return c.out, err
 		}
 	}
@@ -133,19 +138,19 @@ type collector struct {
 	measure func([]Document) error
 	options Options
 
-	out   Collected
-	level []*part
-	bytes int
+	out    Collected
+	level  []*part
+	wanted []resource.Resource // where the documents of the level are to be had; none for the first
+	bytes  int
 	// children counts the documents that were named by others.
 	children int
 	known    Config // what the documents so far say about fetching
 }
 
-// read measures and parses the documents of a level, and puts those that they
-// name in its place.
-func (c *collector) read(ctx context.Context, depth int) error {
+// read measures and parses documents of a level.
+func (c *collector) read(parts []*part, depth int) error {
 	var documents []Document
-	for _, p := range c.level {
+	for _, p := range parts {
 		documents = append(documents, p.Document)
 		c.bytes += len(p.Bytes)
 	}
@@ -158,25 +163,22 @@ func (c *collector) read(ctx context.Context, depth int) error {
 			return &CollectError{depth, "measure", err}
 		}
 	}
-	for _, p := range c.level {
+	for _, p := range parts {
 		p.config, p.document = parse(p.Bytes, c.options)
+		c.known = c.known.learn(p.config)
 		for _, f := range p.document.report() {
 			f.Document = p.Name
 			c.out.Report = append(c.out.Report, f)
 		}
 	}
-	if c.out.Report.Fatal() {
-		return c.out.Report.Err()
-	}
-	return c.descend(ctx, depth+1)
+	return c.out.Report.Err()
 }
 
-// descend fetches what the documents of a level name, and makes it the level.
-func (c *collector) descend(ctx context.Context, depth int) error {
+// descend makes what the documents of a level name the level.
+func (c *collector) descend(depth int) error {
 	var next []*part
 	var wanted []resource.Resource
 	for _, p := range c.level {
-		c.known = c.known.learn(p.config)
 		references := p.config.Ignition.Ignition.Config.Merge
 		if r := p.config.Ignition.Ignition.Config.Replace; said(r.Source) != "" {
 			references, p.replaced = []types.Resource{r}, true
@@ -193,7 +195,7 @@ func (c *collector) descend(ctx context.Context, depth int) error {
 			wanted = append(wanted, source)
 		}
 	}
-	c.level = next
+	c.level, c.wanted = next, wanted
 	switch {
 	case len(next) == 0:
 		return nil
@@ -202,27 +204,14 @@ func (c *collector) descend(ctx context.Context, depth int) error {
 	case len(c.out.Documents)+len(next) > MaxDocuments:
 		return &CollectError{depth, "bound", fmt.Errorf("the config pulls in more than %d documents: does one pull itself in?", MaxDocuments)}
 	}
-	if c.options.Settings != nil {
-		s, err := c.known.Settings()
-		if err != nil {
-			return &CollectError{depth, "settings", err}
-		}
-		c.options.Settings(s)
+	if c.options.Settings == nil {
+		return nil
 	}
-	err := ctx.Err()
-	var bodies [][]byte
-	if err == nil {
-		bodies, err = c.fetch(ctx, wanted)
-	}
-	if err == nil && len(bodies) != len(wanted) {
-		err = fmt.Errorf("%d documents came for %d references", len(bodies), len(wanted))
-	}
+	s, err := c.known.Settings()
 	if err != nil {
-		return &CollectError{depth, "fetch", err}
+		return &CollectError{depth, "settings", err}
 	}
-	for i, p := range next {
-		p.Bytes = bodies[i]
-	}
+	c.options.Settings(s)
 	return nil
 }
 
@@ -294,10 +283,22 @@ func (c *collector) complete(merged *Config, parts []*part) {
 		return
 	}
 	// Each document is valid; that they contradict each other is left.
-	d := &document{}
+	shown := merged.Ignition
+	d := &document{sifted: &sifted{}}
+	count, links := nodes(shown.Storage), map[string]bool{}
+	for _, l := range shown.Storage.Links {
+		links[l.Path] = true
+	}
+	shown.Storage.Files = nil
+	for i, f := range merged.Ignition.Storage.Files {
+		if !unremarkable(f) || count[f.Path] > 1 || overLink(f.Path, links) {
+			shown.Storage.Files = append(shown.Storage.Files, f)
+			d.sifted.files.left = append(d.sifted.files.left, i)
+		}
+	}
 	s := shortened{d: d, number: map[string]int{}}
-	s.shorten(reflect.ValueOf(&merged.Ignition).Elem(), nil)
-	found := validate.ValidateWithContext(merged.Ignition, nil)
+	s.shorten(reflect.ValueOf(&shown).Elem(), nil)
+	found := validate.ValidateWithContext(shown, nil)
 	s.restore()
 	d.library(found)
 	for _, f := range d.found {

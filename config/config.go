@@ -68,9 +68,12 @@ func (c Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 type Options struct {
 	// Strict makes errors of unknown and duplicate keys in Ignition's part.
 	Strict bool
-	// Settings, if not nil, is called by Collect before each level is fetched,
-	// with what the documents read so far say about fetching.
+	// Settings, if not nil, is called by Collect with what the documents read so far
+	// say about fetching: before each level is fetched, and within one where a document
+	// changes it for those after it.
 	Settings func(Settings)
+
+	unsifted bool // the library is shown all of a document; see sifted
 }
 
 // Parse reads one document and reports everything that is wrong with it, sorted
@@ -93,7 +96,7 @@ func Parse(raw []byte, o Options) (Config, Report) {
 
 // parse is Parse without the judgement on what is incomplete.
 func parse(raw []byte, o Options) (Config, *document) {
-	d := &document{raw: raw, broken: map[string]bool{}}
+	d := &document{raw: raw, broken: map[string]bool{}, unsifted: o.unsifted}
 	root, syntax := readJSON(raw)
 	if syntax != nil {
 		if hint := foreign(raw); hint != "" {

@@ -42,8 +42,8 @@ func (d *document) resource(w wireResource, at place) resource.Resource {
 	for i, h := range w.HTTPHeaders {
 		r.Headers = append(r.Headers, d.header(h, at.then("httpHeaders").item(i)))
 	}
-	if len(r.Headers) > 0 && r.Source.Scheme() == "data" {
-		d.fault(at.then("httpHeaders"), "has no meaning for a data: URL", "take it out")
+	if len(r.Headers) > 0 && !r.Source.IsZero() && !r.Source.TakesHeaders() {
+		d.fault(at.then("httpHeaders"), "has no meaning for a "+r.Source.Scheme()+": URL", "take it out")
 	}
 	if w.Source != nil && w.Verification.Hash == nil && r.Source.Remote() {
 		d.warn(at.then("source"), uncovered, uncoveredHint)

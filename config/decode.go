@@ -31,9 +31,11 @@ func (d *document) section(n *node) Section {
 		},
 		Repart: list(w.Repart, at.then("repart"), d.repart),
 		Verity: list(w.Verity, at.then("verity"), d.verity),
+		Luks:   list(w.Luks, at.then("luks"), d.luks),
 	}
 	unique(d, s.Repart, at.then("repart"))
 	unique(d, s.Verity, at.then("verity"))
+	unique(d, s.Luks, at.then("luks"))
 	unique(d, s.Etc.Credentials, at.then("etc", "credentials"))
 	d.incomplete = s.gaps()
 	return s

@@ -125,9 +125,11 @@ type finding struct {
 type document struct {
 	fields map[reflect.Type]map[string]reflect.StructField // by fieldsOf, which is slow
 
-	raw   []byte
-	root  *node
-	found []finding
+	unsifted bool
+	raw      []byte
+	root     *node
+	sifted   *sifted // nil before Ignition's part is read
+	found    []finding
 	// broken holds the places whose value has the wrong type. What could be
 	// said of the values in there would only be a consequence.
 	broken  map[string]bool

@@ -8,7 +8,7 @@ import (
 // gap is what an entry lacks to be carried out. A document may leave it to
 // another of the same config, so it is fatal only when all are merged.
 type gap struct {
-	list    string // repart or verity
+	list    string // repart, verity or luks
 	name    string
 	message string
 	hint    string
@@ -40,13 +40,16 @@ func (s Section) gaps() []gap {
 		}
 		mounted[m] = v.Name
 	}
-	return gaps
+	return append(gaps, s.luksGaps()...)
 }
 
 // index returns where the entry of a gap stands in its list, or -1.
 func (s Section) index(g gap) int {
-	if g.list == "repart" {
+	switch g.list {
+	case "repart":
 		return slices.IndexFunc(s.Repart, func(r Repart) bool { return r.Name == g.name })
+	case "luks":
+		return slices.IndexFunc(s.Luks, func(l Luks) bool { return l.Name == g.name })
 	}
 	return slices.IndexFunc(s.Verity, func(v Verity) bool { return v.Name == g.name })
 }

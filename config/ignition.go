@@ -29,37 +29,46 @@ import (
 // newest is the newest spec that this program understands.
 const newest = "3.5.0"
 
-// ignition reads and checks Ignition's part of a document, with the types of
-// the spec that its version names.
+// ignition reads and checks Ignition's part of a document.
 func (d *document) ignition(keys Severity) types.Config {
 	version, known := d.ignitionVersion()
+	text := d.sift()
 	var c types.Config
 	var r report.Report
-	switch version {
-	case "3.0.0":
-		c = translate5.Translate(translate4.Translate(translate3.Translate(translate2.Translate(translate1.Translate(spec[types0.Config](d, keys, &r))))))
-	case "3.1.0":
-		c = translate5.Translate(translate4.Translate(translate3.Translate(translate2.Translate(spec[types1.Config](d, keys, &r)))))
-	case "3.2.0":
-		c = translate5.Translate(translate4.Translate(translate3.Translate(spec[types2.Config](d, keys, &r))))
-	case "3.3.0":
-		c = translate5.Translate(translate4.Translate(spec[types3.Config](d, keys, &r)))
-	case "3.4.0":
-		c = translate5.Translate(spec[types4.Config](d, keys, &r))
-	case newest:
-		c = spec[types.Config](d, keys, &r)
+	switch {
+	case known && !slices.Contains(specVersions(), version):
+		// Of another spec nothing can be said.
+		return types.Config{}
+	case known && d.bare():
+		c.Ignition.Version = newest
 	default:
-		// Of another spec nothing can be said. Where only the version is missing
-		// or misspelt, the newest is the best guess for the other faults.
-		if known {
-			return types.Config{}
-		}
-		c = spec[types.Config](d, keys, &r)
+		c = d.typed(version, text, keys, &r)
 	}
-	d.notBuilt(c)
+	c.Storage.Files, c.Systemd.Units = d.sifted.files.full(c.Storage.Files), d.sifted.units.full(c.Systemd.Units)
 	d.resources(c)
 	d.library(r)
 	return c
+}
+
+// specVersions are those of the spec that are understood.
+func specVersions() []string { return []string{"3.0.0", "3.1.0", "3.2.0", "3.3.0", "3.4.0", newest} }
+
+// typed reads a document with the types of the spec that its version names. Where that is
+// missing or misspelt, the newest is the best guess for the other faults.
+func (d *document) typed(version string, text []byte, keys Severity, r *report.Report) types.Config {
+	switch version {
+	case "3.0.0":
+		return translate5.Translate(translate4.Translate(translate3.Translate(translate2.Translate(translate1.Translate(spec[types0.Config](d, text, keys, r))))))
+	case "3.1.0":
+		return translate5.Translate(translate4.Translate(translate3.Translate(translate2.Translate(spec[types1.Config](d, text, keys, r)))))
+	case "3.2.0":
+		return translate5.Translate(translate4.Translate(translate3.Translate(spec[types2.Config](d, text, keys, r))))
+	case "3.3.0":
+		return translate5.Translate(translate4.Translate(spec[types3.Config](d, text, keys, r)))
+	case "3.4.0":
+		return translate5.Translate(spec[types4.Config](d, text, keys, r))
+	}
+	return spec[types.Config](d, text, keys, r)
 }
 
 // ignitionVersion returns ignition.version, and whether it names a spec at all,
@@ -77,6 +86,8 @@ func (d *document) ignitionVersion() (version string, known bool) {
 		d.add(finding{severity: Error, offset: old.start, place: place{old.key},
 			message: "this is a config of Ignition's spec 1, which is not supported", hint: "write it for spec " + newest})
 		return version, true
+	case there && m.value.kind == nullKind:
+		d.fault(at, "is null", `give it a value, such as "`+newest+`"`)
 	case there && m.value.kind != text:
 		// The shape of the value is reported with all others.
 	case version == "" && there && d.root.blank():
@@ -84,7 +95,7 @@ func (d *document) ignitionVersion() (version string, known bool) {
 			"look at the server's log; matchbox reads specs up to 3.4.0 only")
 	case version == "":
 		d.fault(at, "is missing", `add "ignition": {"version": "`+newest+`"}`)
-	case slices.Contains([]string{"3.0.0", "3.1.0", "3.2.0", "3.3.0", "3.4.0", newest}, version):
+	case slices.Contains(specVersions(), version):
 		return version, true
 	case n == 3 && major < 3:
 		d.fault(at, fmt.Sprintf("this is a config of Ignition's spec %d, which is not supported", major), "ign-converter translates it to spec 3")
@@ -100,10 +111,10 @@ func (d *document) ignitionVersion() (version string, known bool) {
 
 // spec decodes a document into the types of one spec and checks it by that
 // spec's rules.
-func spec[T any](d *document, keys Severity, r *report.Report) T {
+func spec[T any](d *document, text []byte, keys Severity, r *report.Report) T {
 	shape{d: d, keys: keys, null: true, extra: sectionKey}.check(d.root, reflect.TypeFor[T](), nil)
 	var c T
-	if err := json.Unmarshal(d.raw, &c); err != nil && len(d.broken) == 0 {
+	if err := json.Unmarshal(text, &c); err != nil && len(d.broken) == 0 {
 		d.fault(nil, "cannot be decoded", "")
 	}
 	s := shortened{d: d, number: map[string]int{}}
@@ -154,7 +165,7 @@ func (s *shortened) shorten(v reflect.Value, at place) {
 
 func (s *shortened) aside(source *string, at place) {
 	_, err := resource.ParseURL(*source)
-	s.d.unusable(at, err)
+	s.d.unusable(s.d.sifted.original(at), err)
 	n, known := s.number[*source]
 	if !known {
 		n = len(s.number)
@@ -188,6 +199,7 @@ func (d *document) library(r report.Report) {
 		for _, element := range e.Context.Path {
 			places[i] = append(places[i], fmt.Sprint(element))
 		}
+		places[i] = d.sifted.original(places[i])
 		if n := len(places[i]); n > 0 {
 			deeper[told{places[i][:n-1].String(), e.Message}] = true
 		}
@@ -202,29 +214,6 @@ func (d *document) library(r report.Report) {
 			d.fault(at, message, hint)
 		} else {
 			d.warn(at, message, hint)
-		}
-	}
-}
-
-// notBuilt reports the parts of Ignition's spec that this version does not
-// carry out.
-func (d *document) notBuilt(c types.Config) {
-	for _, part := range []struct {
-		used bool
-		at   place
-		hint string
-	}{
-		{len(c.Storage.Disks) > 0, place{"storage", "disks"}, "pilotlight.repart lays out disks"},
-		{len(c.Storage.Raid) > 0, place{"storage", "raid"}, ""},
-		{len(c.Storage.Luks) > 0, place{"storage", "luks"}, "pilotlight.repart can encrypt partitions"},
-		{len(c.Storage.Filesystems) > 0, place{"storage", "filesystems"}, "pilotlight.repart can make file systems"},
-		{len(c.Passwd.Users) > 0, place{"passwd", "users"}, "pilotlight.etc.sysusers makes system users"},
-		{len(c.Passwd.Groups) > 0, place{"passwd", "groups"}, "pilotlight.etc.sysusers makes groups"},
-		{len(c.KernelArguments.ShouldExist) > 0, place{"kernelArguments", "shouldExist"}, ""},
-		{len(c.KernelArguments.ShouldNotExist) > 0, place{"kernelArguments", "shouldNotExist"}, ""},
-	} {
-		if part.used {
-			d.fault(part.at, strings.Join(part.at, ".")+" is not built in this version of pilotlight", part.hint)
 		}
 	}
 }
@@ -275,6 +264,10 @@ func (d *document) resources(c types.Config) {
 	}
 	if said(c.Ignition.Timeouts.HTTPTotal) < 0 {
 		d.fault(ignition.then("timeouts", "httpTotal"), "is negative", "seconds; 0 for no limit")
+	}
+	d.volumes(c.Storage.Luks)
+	for i, l := range c.Storage.Luks {
+		check(l.KeyFile, place{"storage", "luks"}.item(i).then("keyFile"), false)
 	}
 	for i, f := range c.Storage.Files {
 		at := place{"storage", "files"}.item(i)

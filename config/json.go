@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -33,6 +34,7 @@ type node struct {
 	raw     []byte // the value as written
 	members []member
 	items   []*node
+	plain   bool // see sifted
 }
 
 type member struct {
@@ -336,6 +338,11 @@ func (r *jsonReader) closed(bracket byte) bool {
 
 func (r *jsonReader) quotedString() {
 	open := r.at
+	// Most strings have nothing in them but letters, and some are megabytes of such.
+	if end := bytes.IndexByte(r.raw[r.at+1:], '"'); end >= 0 && ordinary(r.raw[r.at+1:r.at+1+end]) {
+		r.at += end + 2
+		return
+	}
 	for r.at++; r.at < len(r.raw); r.at++ {
 		switch c := r.raw[r.at]; {
 		case c == '"':
@@ -364,6 +371,28 @@ func (r *jsonReader) quotedString() {
 	}
 	r.at = open
 	r.fail("a string begins here and does not end", "")
+}
+
+// ordinary says whether a text has neither a backslash nor a control character in it.
+func ordinary(text []byte) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	// Eight bytes at a time: a byte of the result has its highest bit set if that of
+	// the text is below a blank, or is a backslash; or, in vain, sometimes if the one
+	// before it is.
+	for len(text) >= 8 {
+		x := binary.LittleEndian.Uint64(text)
+		y := x ^ '\\'*ones
+		if ((x-' '*ones)&^x|(y-ones)&^y)&highs != 0 {
+			break
+		}
+		text = text[8:]
+	}
+	for _, c := range text {
+		if c < ' ' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func isHex(c byte) bool {

@@ -342,7 +342,7 @@ func configURL(s string) (resource.URL, error) {
 
 func proxy(s string) (resource.URL, error) {
 	u, err := configURL(s)
-	if err == nil && !u.Remote() {
+	if err == nil && !u.TakesHeaders() {
 		return resource.URL{}, errors.New("is not the URL of a proxy (http://HOST:PORT)")
 	}
 	return u, err

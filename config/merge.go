@@ -31,6 +31,7 @@ func Merge(parent, child Config) Config {
 			},
 			Repart: join(p.Repart, c.Repart, mergeRepart),
 			Verity: join(p.Verity, c.Verity, mergeVerity),
+			Luks:   join(p.Luks, c.Luks, mergeLuks),
 			Root:   orDefault(c.Root, p.Root),
 			Measure: Measure{
 				PCR:      orNil(c.Measure.PCR, p.Measure.PCR),
@@ -48,12 +49,56 @@ func Merge(parent, child Config) Config {
 }
 
 // mergeIgnition merges by Ignition's rules. Over nothing a document is what it is, which
-// Ignition finds out field by field: with many files that is felt.
+// Ignition finds out field by field: with many files that is felt. For the same reason it
+// is not shown the files of which only one of both says anything.
 func mergeIgnition(parent, child types.Config) types.Config {
 	if reflect.ValueOf(parent).IsZero() {
 		return child
 	}
-	return v3_5.Merge(parent, child)
+	in, over := nodes(parent.Storage), nodes(child.Storage)
+	old, more := parent.Storage.Files, child.Storage.Files
+	parent.Storage.Files = filesOf(old, func(f types.File) bool { return over[f.Path] > 0 })
+	child.Storage.Files = filesOf(more, func(f types.File) bool { return in[f.Path] > 0 })
+	merged := v3_5.Merge(parent, child)
+	if len(parent.Storage.Files) == len(old) && len(child.Storage.Files) == len(more) {
+		return merged
+	}
+	both := map[string]types.File{}
+	for _, f := range merged.Storage.Files {
+		both[f.Path] = f
+	}
+	// The parent's in their order, then what is new.
+	all := make([]types.File, 0, len(old)+len(more))
+	for _, f := range slices.Concat(old, more) {
+		if one, there := both[f.Path]; there {
+			all = append(all, one)
+			delete(both, f.Path)
+		} else if in[f.Path] == 0 || over[f.Path] == 0 {
+			all = append(all, f)
+		}
+	}
+	merged.Storage.Files = all
+	return merged
+}
+
+// nodes counts the entries of storage by their paths.
+func nodes(s types.Storage) map[string]int {
+	count := make(map[string]int, len(s.Files)+len(s.Directories)+len(s.Links))
+	for _, f := range s.Files {
+		count[f.Path]++
+	}
+	for _, d := range s.Directories {
+		count[d.Path]++
+	}
+	for _, l := range s.Links {
+		count[l.Path]++
+	}
+	return count
+}
+
+// filesOf are those files that are such.
+func filesOf(files []types.File, such func(types.File) bool) []types.File {
+	return slices.DeleteFunc(slices.Clone(files), func(f types.File) bool { return !such(f) })
 }
 
 func mergeRepart(p, c Repart) Repart {

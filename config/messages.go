@@ -81,7 +81,7 @@ func ignitionMessage(message string) (public, hint string) {
 		{errors.ErrInvalidSystemdExt, "as in .service, .socket, .mount, .target, .timer"},
 		{errors.ErrInvalidSystemdDropinExt, "drop-ins end in .conf"},
 		{errors.ErrSourceRequired, `add "source"`},
-		{errors.ErrInvalidScheme, "http, https and data can be fetched"},
+		{errors.ErrInvalidScheme, "http, https, tftp, s3 and data; gs from spec 3.2.0 on, arn from 3.4.0 on"},
 		{errors.ErrInvalidUrl, ""},
 		{errors.ErrInvalidHTTPHeader, "leave the value out to take a parent's header away"},
 		{errors.ErrEmptyHTTPHeaderName, ""},

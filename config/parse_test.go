@@ -244,8 +244,8 @@ func TestResource(t *testing.T) {
 	if got, err := Resource(types.Resource{Source: text("")}); err != nil || got.Inline == nil || !got.Inline.Empty() {
 		t.Errorf("an empty source: got %+v, %v", got, err)
 	}
-	if _, err := Resource(types.Resource{Source: text("s3://b/k")}); !errors.Is(err, resource.ErrScheme) {
-		t.Errorf("s3: %v", err)
+	if _, err := Resource(types.Resource{Source: text("ftp://h/f")}); !errors.Is(err, resource.ErrScheme) {
+		t.Errorf("ftp: %v", err)
 	}
 	if _, err := Resource(types.Resource{Verification: types.Verification{Hash: text("md5-00")}}); !errors.Is(err, resource.ErrSyntax) {
 		t.Errorf("md5: %v", err)

@@ -65,6 +65,7 @@ var plainFields = []string{
 	"config.Credential.Name", "config.Credential.Scope",
 	"config.Dropin.Name",
 	"config.Etc.Upper",
+	"config.Luks.Name", "config.Recovery.Credential",
 	"config.FEC.Device",
 	"config.Match.Model", "config.Match.Serial", "config.Match.SizeMax", "config.Match.SizeMin", "config.Match.Transport", "config.Match.WWN",
 	"config.Policy.Disks", "config.Policy.Keep", "config.Policy.OnFailure", "config.Policy.Run",
@@ -221,6 +222,7 @@ func filled(q string) string {
 		"repart": [{"name": "a", "device": Q, "match": {"serial": Q, "sizeMin": Q, "sizeMax": Q}, "empty": Q, "seed": Q, "tpm2PCRs": Q, "keyFile": R,
 			"definitions": [{"name": "a.conf", "contents": R}, {"name": "b.conf", "contents": S}, {"name": "c.conf", "contents": Q}]}],
 		"verity": [{"name": "usr", "rootHash": Q, "data": Q, "hash": Q, "rootHashSignature": R, "onCorruption": Q, "onError": Q, "mount": Q}],
+		"luks": [{"name": Q, "tpm2": {"pcrs": Q, "pin": R}, "recovery": {"credential": Q, "url": {"source": Q, "httpHeaders": [{"name": Q, "value": Q}]}}}, {"name": "b", "recovery": Q}],
 		"root": Q, "measure": Q, "network": Q, "etc": {"upper": Q, "credentials": [{"name": "a", "contents": R, "scope": Q}, {"name": "b", "contents": S}]}, "report": {"url": Q}}`)
 }
 

@@ -22,6 +22,8 @@ type Section struct {
 	Repart []Repart
 	// Verity lists the dm-verity devices to open. Merge key: Name.
 	Verity []Verity
+	// Luks says more of entries of storage.luks. Merge key: Name.
+	Luks []Luks
 	// Root says that the root is not to be looked for, but made anew at each boot:
 	// RootTmpfs, or "" for the root that is found.
 	Root Root

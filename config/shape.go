@@ -30,10 +30,16 @@ type shape struct {
 }
 
 func (s shape) check(n *node, t reflect.Type, p place) {
+	if n.plain {
+		return
+	}
 	if n.kind == nullKind {
 		if !s.null {
 			s.wrong(n, p, "must not be null", "leave the key out instead")
 		}
+		return
+	}
+	if t == recoveryType && n.kind == text {
 		return
 	}
 	switch t.Kind() {

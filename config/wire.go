@@ -12,6 +12,7 @@ type wireSection struct {
 	Policy  wirePolicy   `json:"policy"`
 	Repart  []wireRepart `json:"repart"`
 	Verity  []wireVerity `json:"verity"`
+	Luks    []wireLuks   `json:"luks"`
 	Root    *string      `json:"root"`
 	Images  later        `json:"images"`
 	Measure wireMeasure  `json:"measure"`

@@ -20,9 +20,10 @@ import (
 // file takes the place of another, it has a provisional one.
 type draft struct {
 	handle
-	dir  int    // the directory, by descriptor
-	base string // the name that it shall get
-	temp string // the name that it has; "" for none
+	dir   int    // the directory, by descriptor
+	base  string // the name that it shall get
+	temp  string // the name that it has; "" for none
+	owned bool   // it belongs to whom it shall by itself
 }
 
 // newDraft begins a file that shall be called base in the directory dir. Until it is
@@ -87,11 +88,13 @@ func (d *draft) Reset() error {
 }
 
 // dress gives the draft its owner and its mode, in this order: chown(2) takes setuid
-// and setgid away. The owner is never there by itself: in a directory with setgid the
-// group is that of the directory.
+// and setgid away. The owner is seldom known to be there by itself: in a directory with
+// setgid the group is that of the directory.
 func (d *draft) dress(uid, gid int, mode fs.FileMode) error {
-	if err := unix.Fchown(int(d.handle), uid, gid); err != nil {
-		return fmt.Errorf("owner: %w", err)
+	if !d.owned {
+		if err := unix.Fchown(int(d.handle), uid, gid); err != nil {
+			return fmt.Errorf("owner: %w", err)
+		}
 	}
 	if err := unix.Fchmod(int(d.handle), unixMode(mode)); err != nil {
 		return fmt.Errorf("mode: %w", err)
@@ -108,14 +111,27 @@ const (
 	anything             // a directory too, with all that is in it
 )
 
+// sync waits until what the draft holds is on the disk.
+func (d *draft) sync() error {
+	if err := unix.Fdatasync(int(d.handle)); err != nil {
+		return &fs.PathError{Op: "fdatasync", Path: d.base, Err: err}
+	}
+	return nil
+}
+
 // publish gives the draft its name in one step, so that whoever opens the name finds
 // the old file or the new one. Other names of the old file keep what they have. What
 // it holds is on the disk before it has the name: a file that a power cut left empty
 // would be taken for somebody's own at the next boot.
-func (d *draft) publish(may over) (err error) {
-	if err := unix.Fdatasync(int(d.handle)); err != nil {
-		return &fs.PathError{Op: "fdatasync", Path: d.base, Err: err}
+func (d *draft) publish(may over) error {
+	if err := d.sync(); err != nil {
+		return err
 	}
+	return d.name(may)
+}
+
+// name is publish for a draft that is on the disk already.
+func (d *draft) name(may over) (err error) {
 	if d.temp == "" {
 		err = d.link(d.base)
 		if err == nil || !errors.Is(err, unix.EEXIST) {

@@ -106,6 +106,7 @@ func (f File) dressed(look Look, entry Entry) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	uid, gid = f.Owner.over(entry, uid, gid)
 	return entry.UID == uid && entry.GID == gid, nil
 }
 
@@ -121,6 +122,9 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 	case f.blind():
 		return look.Done(f.receipt()), nil
 	case !f.remote():
+		if w, ok := look.(wrote); ok && len(f.Append) == 0 && w.Wrote(f.Root, f.Path, entry, f.Contents) {
+			return true, nil
+		}
 		want, err := f.local()
 		if err != nil {
 			return false, err
@@ -139,6 +143,21 @@ func (f File) holds(look Look, entry Entry) (bool, error) {
 	}
 	defer in.Close()
 	return hashEqual(io.LimitReader(in, resource.DefaultLimit), f.Contents.Hash)
+}
+
+// wrote is a look that knows what this process put there itself.
+type wrote interface {
+	// Wrote says whether what lies at path is, unchanged since, what a deed of this process
+	// filled with exactly these contents. To decode and to read it once more would take as
+	// long as to write it.
+	Wrote(root, path string, e Entry, contents *resource.Resource) bool
+}
+
+func (l look) Wrote(root, name string, e Entry, contents *resource.Resource) bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	v, ok := l.m.verified[path.Join(root, name)]
+	return ok && v.entry == e && v.contents == contents && contents != nil
 }
 
 // Lingers says that the content comes from a server.
@@ -269,36 +288,81 @@ func (w writeFile) String() string {
 }
 
 func (w writeFile) do(ctx context.Context, m *Machine) error {
-	t, err := m.tree(w.Root)
-	if err != nil {
-		return err
-	}
-	uid, gid, err := m.owner(w.Root, w.Owner)
-	if err != nil {
-		return err
-	}
-	dir, base, err := t.parent(w.Path, true)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
+	dirs := newParents(m)
+	defer dirs.close()
 	if w.keep {
-		err := dress(dir, base, unix.S_IFREG, uid, gid, w.Mode)
+		dir, base, err := dirs.of(w.Root, w.Path)
+		if err != nil {
+			return err
+		}
+		uid, gid, err := m.owner(w.Root, w.Owner)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &fs.PathError{Op: "stat", Path: w.Path, Err: err}
+		}
+		uid, gid = w.Owner.over(Entry{UID: int(st.Uid), GID: int(st.Gid)}, uid, gid)
+		err = dress(dir.fd, base, unix.S_IFREG, uid, gid, w.Mode)
 		if !errors.Is(err, errShared) {
 			return err
 		}
 	}
-	d, err := newDraft(dir, base)
+	p, err := w.begin(ctx, m, dirs)
 	if err != nil {
 		return err
 	}
-	defer d.discard()
-	mode, err := w.fill(ctx, m, t, d, uid, gid)
-	if err != nil {
+	defer p.draft.discard()
+	if err := p.draft.sync(); err != nil {
 		return err
 	}
-	if err := d.dress(uid, gid, mode); err != nil {
-		return err
+	return p.finish(m)
+}
+
+// Weight tells that the bytes are in the config.
+func (w writeFile) Weight() (bytes int64, joint bool) {
+	if w.keep || w.remote() {
+		return 0, false
+	}
+	for _, r := range append([]resource.Resource{*orEmpty(w.Contents)}, w.Append...) {
+		bytes += int64(len(r.Source.Reveal()))
+		if r.Inline != nil {
+			bytes += int64(len(r.Inline.Reveal()))
+		}
+	}
+	return bytes, true
+}
+
+// begin writes the draft, and gives it owner and mode.
+func (w writeFile) begin(ctx context.Context, m *Machine, dirs *parents) (*writing, error) {
+	t, err := m.tree(w.Root)
+	if err != nil {
+		return nil, err
+	}
+	uid, gid, err := m.owner(w.Root, w.Owner)
+	if err != nil {
+		return nil, err
+	}
+	dir, base, err := dirs.of(w.Root, w.Path)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDraft(dir.fd, base)
+	if err != nil {
+		return nil, err
+	}
+	if w.Owner.AnyGID && dir.setgid {
+		gid = dir.gid
+	}
+	mode, uid, gid, err := w.fill(ctx, m, t, d, uid, gid)
+	d.owned = dirs.gives(dir, uid, gid)
+	if err == nil {
+		err = d.dress(uid, gid, mode)
+	}
+	if err != nil {
+		d.discard()
+		return nil, err
 	}
 	may := nothing
 	switch {
@@ -307,66 +371,85 @@ func (w writeFile) do(ctx context.Context, m *Machine) error {
 	case w.was.there:
 		may = anyFile // it was compared
 	}
-	if err := d.publish(may); err != nil {
+	return &writing{of: w, draft: d, dev: dir.dev, may: may}, nil
+}
+
+// finish gives the draft its name, and notes what is known of the file from now on.
+func (p *writing) finish(m *Machine) error {
+	w := p.of
+	if err := p.draft.name(p.may); err != nil {
 		return err
 	}
-	switch {
-	case w.blind():
+	if w.blind() {
 		m.leave(w.receipt())
-	case w.remote():
-		e, err := entryOf(int(d.handle))
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.verified[path.Join(w.Root, w.Path)] = verified{e, w.Contents.Hash.String()}
-		m.mu.Unlock()
+		return nil
 	}
+	if w.Contents == nil || len(w.Append) > 0 {
+		return nil
+	}
+	e, err := entryOf(int(p.draft.handle))
+	if err != nil {
+		return err
+	}
+	v := verified{entry: e, contents: w.Contents}
+	if w.remote() {
+		v.hash = w.Contents.Hash.String()
+	}
+	m.mu.Lock()
+	m.verified[path.Join(w.Root, w.Path)] = v
+	m.mu.Unlock()
 	return nil
 }
 
-// fill writes what the file shall hold, and gives the mode that it shall have.
-func (w writeFile) fill(ctx context.Context, m *Machine, t *tree, d *draft, uid, gid int) (fs.FileMode, error) {
+// fill writes what the file shall hold, and gives the mode that it shall have and whom it
+// shall belong to: what is kept of a file that is there keeps those, too, of which nothing
+// is said.
+func (w writeFile) fill(ctx context.Context, m *Machine, t *tree, d *draft, uid, gid int) (fs.FileMode, int, int, error) {
+	fault := func(err error) (fs.FileMode, int, int, error) { return 0, 0, 0, err }
 	mode := fs.FileMode(0o644)
+	keep := func(st *unix.Stat_t) {
+		if st != nil {
+			uid, gid = w.Owner.over(Entry{UID: int(st.Uid), GID: int(st.Gid)}, uid, gid)
+			mode = inherited(*st, uid, gid)
+		}
+	}
 	var before int64 // bytes that are there, and appended to
 	if w.Contents == nil || w.keep {
-		kept, size, err := w.copyOld(t, d, uid, gid)
+		old, size, err := w.copyOld(t, d)
 		if err != nil {
-			return 0, err
+			return fault(err)
 		}
-		if kept != nil {
-			mode = *kept
-		}
+		keep(old)
 		before = size
 	} else if _, err := m.Client.Copy(ctx, *w.Contents, d); err != nil {
-		return 0, err
+		return fault(err)
 	}
 	if !w.keep {
 		for _, a := range w.Append {
 			if _, err := d.Seek(0, io.SeekEnd); err != nil {
-				return 0, err
+				return fault(err)
 			}
 			if err := appendTo(ctx, m, a, d); err != nil {
-				return 0, err
+				return fault(err)
 			}
 		}
 	}
 	switch {
 	case w.Contents == nil:
 		if err := dropRepeated(d, before); err != nil {
-			return 0, err
+			return fault(err)
 		}
 	case w.was.there && !w.Overwrite && !w.keep:
-		kept, err := w.compareOld(t, d, uid, gid)
+		old, err := w.compareOld(t, d)
 		if err != nil {
-			return 0, err
+			return fault(err)
 		}
-		mode = kept
+		keep(old)
 	}
 	if w.Mode != nil {
 		mode = *w.Mode
 	}
-	return mode, nil
+	return mode, uid, gid, nil
 }
 
 // appendTo adds one part. The client may have to begin its destination again
@@ -400,8 +483,8 @@ func appendTo(ctx context.Context, m *Machine, part resource.Resource, out io.Wr
 // oldLimit bounds what is taken over from a file that is there, in bytes.
 const oldLimit = 1 << 30
 
-// copyOld begins a file with what is there, and gives its mode; nil where there is none.
-func (w writeFile) copyOld(t *tree, d *draft, uid, gid int) (*fs.FileMode, int64, error) {
+// copyOld begins a file with what is there, and says what that is; nil where there is nothing.
+func (w writeFile) copyOld(t *tree, d *draft) (*unix.Stat_t, int64, error) {
 	old, err := t.read(w.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
@@ -418,25 +501,24 @@ func (w writeFile) copyOld(t *tree, d *draft, uid, gid int) (*fs.FileMode, int64
 		return nil, 0, fmt.Errorf("%s: %w: more than %d bytes are there already", w.Path, errTooLong, oldLimit)
 	}
 	n, err := io.Copy(d, io.LimitReader(old, oldLimit))
-	mode := inherited(st, uid, gid)
-	return &mode, n, err
+	return &st, n, err
 }
 
 // compareOld allows a file that is there already only if it holds what was fetched,
-// and gives its mode.
-func (w writeFile) compareOld(t *tree, d *draft, uid, gid int) (fs.FileMode, error) {
+// and says what that is.
+func (w writeFile) compareOld(t *tree, d *draft) (*unix.Stat_t, error) {
 	old, err := t.read(w.Path)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer old.Close()
 	st, err := old.regular()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	size, err := d.Seek(0, io.SeekEnd)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	same := size == st.Size
 	if same {
@@ -445,7 +527,7 @@ func (w writeFile) compareOld(t *tree, d *draft, uid, gid int) (fs.FileMode, err
 	if err == nil && !same {
 		err = fmt.Errorf("%s: %w", w.Path, ErrExists)
 	}
-	return inherited(st, uid, gid), err
+	return &st, err
 }
 
 // inherited is the mode that something keeps when no other is wished for it. With its

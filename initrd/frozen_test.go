@@ -37,7 +37,13 @@ func TestFrozenOutlivesItsPacking(t *testing.T) {
 			t.Errorf("%s: %+v became %+v", name, f, got)
 		}
 	}
-	for _, bad := range []string{"", "{", `[]`, `{"documents":{}}`, `{} {}`} {
+	whole, err := someFrozen().Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", "{", frozenMark, frozenMark + "{", frozenMark + "[]\n", frozenMark + "{\"documents\":{}}\n", frozenMark + "{}\n{}",
+		frozenMark + `{"documents":[{"name":"user","size":-2}]}` + "\n", frozenMark + `{"documents":[{"name":"user","size":9}]}` + "\n12345678",
+		string(whole[:len(whole)-1]), string(whole) + "x", strings.Replace(string(whole), "frozen 1", "frozen 2", 1)} {
 		if f, err := UnpackFrozen([]byte(bad)); err == nil {
 			t.Errorf("%q was taken for %+v", bad, f)
 		}
@@ -98,7 +104,7 @@ func TestFreezeThawMelt(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, someFrozen()) {
 		t.Fatalf("%+v %v", got, err)
 	}
-	for name, want := range map[string]os.FileMode{"config": os.ModeDir | 0o700, "config/frozen.json": 0o600} {
+	for name, want := range map[string]os.FileMode{"config": os.ModeDir | 0o700, "config/frozen": 0o600} {
 		info, err := os.Stat(filepath.Join(m.Run, name))
 		if err != nil || info.Mode() != want {
 			t.Errorf("%s: %v %v", name, info, err)
@@ -121,7 +127,7 @@ func TestFreezeThawMelt(t *testing.T) {
 		t.Errorf("left: %v %v", entries, err)
 	}
 
-	write(t, m.frozenFile(), "{")
+	write(t, m.frozenFile(), frozenMark+"{\n")
 	var syntax *json.SyntaxError
 	if _, err := m.Thaw(); !errors.As(err, &syntax) {
 		t.Errorf("a damaged file: %v", err)
@@ -131,7 +137,7 @@ func TestFreezeThawMelt(t *testing.T) {
 // TestMoreThanCanBeKeptIsNotFrozen: a later boot could not read it back.
 func TestMoreThanCanBeKeptIsNotFrozen(t *testing.T) {
 	m, _ := testMachine(t)
-	f := Frozen{Documents: []Document{{Name: "user", Bytes: make([]byte, frozenLimit/4*3)}}}
+	f := Frozen{Documents: []Document{{Name: "user", Bytes: make([]byte, frozenLimit)}}}
 	if err := m.Freeze(f); err == nil || !strings.Contains(err.Error(), "more than 67108864") {
 		t.Errorf("%v", err)
 	}

@@ -61,7 +61,7 @@ func TestKilledChild(t *testing.T) {
 func child(t *testing.T, root, server string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledChild$")
-	cmd.Env = append(os.Environ(), childRoot+"="+root, childServer+"="+server)
+	cmd.Env = append(os.Environ(), childRoot+"="+root, "TMPDIR="+t.TempDir(), childServer+"="+server)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -22,36 +22,60 @@ type Kind struct {
 	Modules   []string // kernel modules
 }
 
+// Needing is a step that needs more than its kind, because of what is wished. What packs an
+// initrd cannot know of it: it is asked for by name.
+type Needing interface {
+	// Needs are programs and kernel modules.
+	Needs() (programs, modules []string)
+}
+
 // sealing are the libraries that systemd opens to talk to a TPM.
 var sealing = []string{"libtss2-esys.so.0", "libtss2-rc.so.0", "libtss2-mu.so.0", "libtss2-tcti-device.so.0", "libcrypto.so.3"}
 
 // Kinds is the table of all kinds of step.
 var Kinds = [...]Kind{
+	{Step: Array{}}, // mdadm and the module of a level: see Needs
+	{Step: AuthorizedKeys{}},
+	{Step: ClevisUnlocked{}, Programs: []string{"cryptsetup", "dmsetup"}, Modules: []string{"dm_mod", "dm_crypt"}},
 	{Step: Credential{}, Programs: []string{"systemd-creds"}, Libraries: sealing},
+	{Step: Crypttab{}},
 	{Step: Directory{}},
+	{Step: Disabled{}},
 	{Step: Extend{}, Modules: []string{"tpm_tis", "tpm_crb"}},
 	{Step: File{}},
+	{Step: Filesystem{}, Programs: []string{"udevadm"}}, // and what makes it: see Needs
 	{Step: Fstab{}},
 	{Step: Gone{}},
+	{Step: Group{}},
 	{Step: Identity{}, Programs: []string{"systemctl"}},
+	{Step: KernelArguments{}}, // the helper is the distribution's, and asked for where something is to be changed
+	{Step: KeyFile{}},
+	{Step: Layout{}},
 	{Step: Link{}},
 	{Step: Luks{}, Programs: []string{"systemd-cryptsetup", "dmsetup"}, Modules: []string{"dm_mod", "dm_crypt"},
 		Libraries: append([]string{"libcryptsetup.so.12", "cryptsetup/libcryptsetup-token-systemd-tpm2.so"}, sealing...)},
 	{Step: MadeAnew{}},
 	{Step: Mount{}, Programs: []string{"mount", "systemd-fsck", "fsck"}, Modules: []string{"ext4", "erofs", "overlay"}},
+	{Step: MountPoint{}},
 	{Step: Networkd{}, Programs: []string{"networkctl", "systemctl"}},
 	{Step: Preset{}, Programs: []string{"systemctl"}},
 	{Step: Recorded{}, Programs: []string{"systemd-creds", "udevadm"}, Libraries: sealing, Modules: []string{"vfat", "nls_cp437", "nls_ascii", "efivarfs"}},
+	{Step: Relabel{}}, // setfiles is the target's own where the initrd has none
 	{Step: Repart{}, Programs: []string{"systemd-repart"}, Libraries: append([]string{"libfdisk.so.1", "libcryptsetup.so.12"}, sealing...), Modules: []string{"loop"}},
+	{Step: Result{}},
 	{Step: Spread{}},
 	{Step: Sysusers{}, Programs: []string{"systemd-sysusers"}},
 	{Step: Tmpfiles{}, Programs: []string{"systemd-tmpfiles"}},
+	{Step: Unmasked{}},
+	{Step: Unmounted{}},
+	{Step: User{}},
 	{Step: Verity{}, Programs: []string{"systemd-veritysetup", "dmsetup"}, Libraries: []string{"libcryptsetup.so.12"}, Modules: []string{"dm_mod", "dm_verity"}},
+	{Step: Volume{}, Programs: []string{"cryptsetup", "dmsetup"}, Modules: []string{"dm_mod", "dm_crypt"}},
 	{Step: Writable{}, Programs: []string{"mount"}, Modules: []string{"overlay"}},
 }
 
-// makers are the programs that systemd-repart calls for Format=, and the checkers
-// that systemd-fsck calls; by the word of Format=.
+// makers are the programs that systemd-repart and we call for a file system, and the
+// checkers that systemd-fsck calls; by the word of Format=.
 var makers = map[string][]string{
 	"ext4":  {"mkfs.ext4", "fsck.ext4"},
 	"vfat":  {"mkfs.vfat"},
@@ -87,6 +111,10 @@ func (m *Machine) Preflight(steps []Step) error {
 		modules = append(modules, k.Modules...)
 		if r, ok := s.(Repart); ok {
 			programs = append(programs, r.programs()...)
+		}
+		if n, ok := s.(Needing); ok {
+			p, m := n.Needs()
+			programs, modules = append(programs, p...), append(modules, m...)
 		}
 	}
 	var missing []error

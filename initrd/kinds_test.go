@@ -152,7 +152,7 @@ func TestQueriesAreAClosedList(t *testing.T) {
 		"udevadm control --exit",
 		"systemd-creds encrypt - -",
 		"systemd-creds decrypt a /etc/shadow",
-		"systemd-analyze set-log-level debug",
+		"systemd-analyze set-log-level debug", "systemd-analyze verify x.service",
 		"sh -c true",
 		" --dry-run=yes",
 	} {
@@ -163,7 +163,7 @@ func TestQueriesAreAClosedList(t *testing.T) {
 	}
 	for _, argv := range []string{
 		"systemctl is-enabled x.service", "systemd-repart --json=short --dry-run=yes /dev/x", "dmsetup table usr",
-		"dmsetup status usr", "udevadm settle --timeout=60", "systemd-creds decrypt --name=x - -", "systemd-analyze verify x.service",
+		"dmsetup status usr", "udevadm settle --timeout=60", "systemd-creds decrypt --name=x - -",
 	} {
 		words := strings.Split(argv, " ")
 		got, err := (Query{Program: words[0], Args: words[1:]}).Argv()

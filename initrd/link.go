@@ -56,8 +56,9 @@ func (l Link) Resolve(look Look) (State, Act, error) {
 		default:
 			same = target.Dev == entry.Dev && target.Ino == entry.Ino
 		}
-	} else if entry.Mode&fs.ModeSymlink != 0 && entry.Target == l.Target {
+	} else if entry.Mode&fs.ModeSymlink != 0 && path.Clean(entry.Target) == path.Clean(l.Target) {
 		uid, gid, err := look.Owner(l.Root, l.Owner)
+		uid, gid = l.Owner.over(entry, uid, gid)
 		return dressing(entry.UID == uid && entry.GID == gid, err, makeLink{Link: l, was: was(entry), keep: true})
 	}
 	switch {
@@ -134,5 +135,14 @@ func (l makeLink) hard(t *tree, dir int, name string) error {
 		return err
 	}
 	defer unix.Close(from)
-	return unix.Linkat(from, target, dir, name, 0)
+	err = unix.Linkat(from, target, dir, name, 0)
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return fmt.Errorf("%w: %s is on another file system, and a hard link cannot lead there", err, l.Target)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: %s cannot have another name: it is a directory, or immutable", err, l.Target)
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: there is no %s", err, l.Target)
+	}
+	return err
 }

@@ -67,6 +67,27 @@ func (l look) Partitions(uuid disk.GUID) ([]disk.Found, error) {
 	return l.m.Disks.PartitionByUUID(uuid)
 }
 
+func (l look) LUKS(node string) (*disk.LUKS, error) { return l.m.Disks.LUKS(node) }
+
+func (l look) Superblock(node string) (disk.Superblock, error) {
+	have, err := l.m.Disks.Superblock(node)
+	if err != nil || have == (disk.Superblock{}) || !l.m.Disks.UdevRuns() {
+		return have, err
+	}
+	if seen, err := l.m.Disks.Probed(node); err != nil || seen != (disk.Superblock{}) {
+		return seen, err
+	}
+	// Only udev says that there is something: it may not have heard yet that it is gone.
+	if _, err := l.Ask(Query{Program: "udevadm", Args: []string{"settle", "--timeout=60"}}); err != nil {
+		return disk.Superblock{}, err
+	}
+	return l.m.Disks.Superblock(node)
+}
+
+func (l look) Known(d disk.Disk) ([]disk.Known, error) { return l.m.Disks.Known(d) }
+
+func (l look) InUse(node string) (string, error) { return l.m.inUse(node) }
+
 func (l look) Mapper(name string) (Mapper, error) {
 	node, uuid, on, err := disk.Mapper(l.m.Disks.Sys, name)
 	return Mapper{Node: node, UUID: uuid, On: on}, err
@@ -168,3 +189,24 @@ func (l look) Record() Record {
 }
 
 func (l look) Placed() bool { return l.m.memory.Place.Node != "" }
+
+func (l look) Has(program string) bool {
+	_, err := l.m.find(program)
+	return err == nil
+}
+
+func (l look) Context(root, path string) (Labelled, error) {
+	t, err := l.m.tree(root)
+	if err != nil {
+		return Labelled{}, err
+	}
+	return t.context(path)
+}
+
+func (l look) Bare(root, dir string) ([]string, error) {
+	t, err := l.m.tree(root)
+	if err != nil {
+		return nil, err
+	}
+	return t.bare(dir)
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"pilotlight/config/resource"
@@ -18,24 +17,50 @@ type Luks struct {
 	Name    string
 	Of      string // the entry of the config's list repart that asks for it
 	What    Source
+	Device  string          // instead of What: a path as the config names it
 	TPM2    bool            // by the TPM; otherwise by Key
+	PIN     resource.Secret // beside the TPM
 	Key     resource.Secret // as of a key file, all bytes count
 	Options []string        // in the words of crypttab(5)
 }
 
-func (l Luks) String() string { return fmt.Sprintf("%s unlocked, on %s", l.Mapper(), l.What) }
+func (l Luks) String() string {
+	if l.Device != "" {
+		return fmt.Sprintf("%s unlocked, on %s", l.Mapper(), l.Device)
+	}
+	return fmt.Sprintf("%s unlocked, on %s", l.Mapper(), l.What)
+}
 
 // Mapper is the device that is then there.
 func (l Luks) Mapper() string { return "/dev/mapper/" + l.Name }
 
 // Touches is the mapper device, the disks that the partition is on, and the TPM.
-func (l Luks) Touches() []string { return []string{l.Mapper(), "disks", "tpm"} }
+func (l Luks) Touches() []string {
+	if l.Device != "" {
+		return []string{path.Join(VolumesDir, l.Name), l.Mapper(), l.Device, "tpm"}
+	}
+	return []string{l.Mapper(), "disks", "tpm"}
+}
 
-// Resolve looks at what the device is made upon and how it is encrypted. A LUKS
-// header is not authenticated: one that somebody replaced may name the cipher that
-// does nothing, and is refused.
+// Reads is whatever a device of the config may be on, under another name.
+func (l Luks) Reads() []string {
+	if l.Device != "" {
+		return []string{"/partitions", ArraysDir}
+	}
+	return nil
+}
+
+// node finds the device node. fs.ErrNotExist while there is none.
+func (l Luks) node(look Look) (string, error) {
+	if l.Device != "" {
+		return look.Node(l.Device)
+	}
+	return l.What.node(look)
+}
+
+// Resolve looks at what the device is made upon and how it is encrypted.
 func (l Luks) Resolve(look Look) (State, Act, error) {
-	node, err := l.What.node(look)
+	node, err := l.node(look)
 	if errors.Is(err, fs.ErrNotExist) {
 		return After, nil, err
 	}
@@ -49,18 +74,8 @@ func (l Luks) Resolve(look Look) (State, Act, error) {
 	if err != nil {
 		return unresolved, nil, err
 	}
-	if !strings.HasPrefix(have.UUID, "CRYPT-LUKS2-") || !slices.Equal(have.On, []string{path.Base(node)}) {
-		return unresolved, nil, fmt.Errorf("%s is something else: %s on %s, and an encrypted %s was asked for",
-			l.Mapper(), have.UUID, strings.Join(have.On, ", "), node)
-	}
-	out, err := look.Ask(Query{Program: "dmsetup", Args: []string{"table", l.Name}})
-	if err != nil {
+	if err := encrypts(look, l.Name, node, have); err != nil {
 		return unresolved, nil, err
-	}
-	// start length "crypt" cipher key offset device ... (kernel, admin-guide/device-mapper/dm-crypt)
-	f := strings.Fields(string(out))
-	if len(f) < 4 || f[2] != "crypt" || strings.Contains(f[3], "null") {
-		return unresolved, nil, fmt.Errorf("%s is not encrypted: its header was replaced", node)
 	}
 	return So, nil, nil
 }
@@ -91,6 +106,11 @@ func (u unlock) do(ctx context.Context, m *Machine) error {
 		defer remove()
 		key = name
 	}
-	_, _, err := m.run(ctx, Program{Argv: u.argv(key)})
+	p := Program{Argv: u.argv(key)}
+	if !u.PIN.Empty() {
+		// With headless it takes the PIN from there alone (systemd, src/cryptsetup/cryptsetup.c).
+		p.Env = []string{"PIN=" + u.PIN.Reveal()}
+	}
+	_, _, err := m.run(ctx, p)
 	return err
 }

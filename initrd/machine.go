@@ -29,19 +29,25 @@ type Machine struct {
 	Wait     time.Duration // how long to wait for a device that must come
 	Tell     func(string)  // progress; nil is silence
 
+	// Instead names other programs for some, by the names that the kinds of step know:
+	// another name, or an absolute path.
+	Instead map[string]string
+
 	memory   Memory
 	keeping  sync.Mutex // held while the record is read, changed and written
 	mu       sync.Mutex
 	trees    map[string]*tree
 	receipts map[Receipt]bool
 	verified map[string]verified // by path
+	occupied map[string]bool     // nodes that a deed is at work on
 }
 
 // verified is a file as it was when it got its name, and the hash that its bytes had
 // while they came in. To read a large file once more would take as long again.
 type verified struct {
-	entry Entry
-	hash  string
+	entry    Entry
+	hash     string
+	contents *resource.Resource // what it was filled with, alone
 }
 
 // NewMachine gives the machine that this process runs on. Receipts of this boot
@@ -90,7 +96,21 @@ func (m *Machine) Close() error {
 func (m *Machine) Look(ctx context.Context) Look { return look{ctx, m} }
 
 // Do does one deed.
-func (m *Machine) Do(ctx context.Context, act Act) error { return act.do(ctx, m) }
+func (m *Machine) Do(ctx context.Context, act Act) error {
+	m.anew()
+	defer m.anew()
+	return act.do(ctx, m)
+}
+
+// anew lets the next look see what a deed has changed, and leaves nothing open that could
+// be in the way of one.
+func (m *Machine) anew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.trees {
+		t.anew()
+	}
+}
 
 func (m *Machine) say(format string, args ...any) {
 	if m.Tell != nil {
@@ -219,7 +239,10 @@ func (m *Machine) owner(root string, o Owner) (uid, gid int, err error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, 0, err
 		}
-		if *n.id, err = idOf(string(data), n.name); err != nil {
+		if *n.id, err = idOf(string(data), n.name); errors.Is(err, ErrUnknownOwner) {
+			*n.id, err = t.elsewhere(n.file, n.name)
+		}
+		if err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", filepath.Join(root, n.file), err)
 		}
 	}

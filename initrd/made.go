@@ -13,6 +13,14 @@ func (w MadeAnew) String() string { return w.Step.String() }
 // Touches is what the inner step touches.
 func (w MadeAnew) Touches() []string { return w.Step.Touches() }
 
+// Reads is what the inner step reads.
+func (w MadeAnew) Reads() []string {
+	if r, ok := w.Step.(Reading); ok {
+		return r.Reads()
+	}
+	return nil
+}
+
 // Resolve looks where /etc lies first.
 func (w MadeAnew) Resolve(look Look) (State, Act, error) {
 	volatile, err := look.Volatile(w.Root, "/etc")

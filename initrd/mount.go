@@ -27,10 +27,13 @@ type Mount struct {
 // without a device.
 type Source struct {
 	Path string
-	Bare string // the type of a file system without a device: "tmpfs"
-	Disk Selector
-	Type disk.GUID
-	Name string
+	// Named says that Path is a config's, such as /dev/disk/by-label/var: the device may come
+	// late, and its name later still.
+	Named bool
+	Bare  string // the type of a file system without a device: "tmpfs"
+	Disk  Selector
+	Type  disk.GUID
+	Name  string
 }
 
 func (s Source) String() string {
@@ -59,6 +62,14 @@ func (m Mount) Touches() []string {
 	return []string{m.Where, "disks"}
 }
 
+// Needs is what the kernel calls the type, where that is a config's word.
+func (m Mount) Needs() (programs, modules []string) {
+	if m.What.Named {
+		modules = append(modules, m.Type)
+	}
+	return nil, modules
+}
+
 // Resolve compares what is mounted there with the device that is wished.
 func (m Mount) Resolve(look Look) (State, Act, error) {
 	node, err := m.What.node(look)
@@ -81,23 +92,44 @@ func (m Mount) Resolve(look Look) (State, Act, error) {
 		}
 		return So, nil, nil
 	}
-	entry, err := look.Stat("/", node)
-	if err == nil && entry.Mode&fs.ModeSymlink != 0 {
-		entry, err = look.Stat("/", filepath.Join(filepath.Dir(node), entry.Target))
-	}
+	want, err := deviceAt(look, node)
 	if err != nil {
 		return unresolved, nil, err
 	}
-	if unix.Major(entry.Rdev) != at.Major || unix.Minor(entry.Rdev) != at.Minor {
+	have := unix.Mkdev(at.Major, at.Minor)
+	if at.Major == 0 {
+		// btrfs mounts by a number of its own.
+		if have, err = deviceAt(look, at.Source); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return unresolved, nil, err
+		}
+	}
+	if have != want {
 		return unresolved, nil, fmt.Errorf("%s is mounted at %s, and %s was asked for", at.Source, m.Where, node)
 	}
 	return So, nil, nil
+}
+
+// deviceAt gives the number of the device at a path, which may be a link, as those of
+// device-mapper are.
+func deviceAt(look Look, node string) (uint64, error) {
+	entry, err := look.Stat("/", node)
+	if err == nil && entry.Mode&fs.ModeSymlink != 0 {
+		target := entry.Target
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(node), target)
+		}
+		entry, err = look.Stat("/", target)
+	}
+	return entry.Rdev, err
 }
 
 // node finds the device node. fs.ErrNotExist while there is none.
 func (s Source) node(look Look) (string, error) {
 	if s.Bare != "" {
 		return s.Bare, nil
+	}
+	if s.Named {
+		return look.Node(s.Path)
 	}
 	if s.Path != "" {
 		if _, err := look.Stat("/", s.Path); err != nil {

@@ -37,10 +37,23 @@ type preset struct{ Preset }
 func (p preset) String() string { return "run systemctl preset" }
 
 func (p preset) do(ctx context.Context, m *Machine) error {
-	argv := append([]string{"systemctl", "--root=" + path.Join("/", p.Root), "--no-reload", "preset"}, p.Units...)
-	if _, _, err := m.runBelow(ctx, p.Root, Program{Argv: argv}); err != nil {
-		return err
+	if _, _, err := m.runBelow(ctx, p.Root, Program{Argv: p.argv(p.Units)}); err != nil {
+		// For one unit that is not there it does nothing for all. To name one in a config
+		// is no fault: PID 1 takes its preset for no more than what it is.
+		for _, u := range p.Units {
+			_, said, err := m.runBelow(ctx, p.Root, Program{Argv: p.argv([]string{u})})
+			switch {
+			case err != nil && strings.Contains(said, "does not exist"):
+				m.say("there is no unit %s to be enabled or disabled", u)
+			case err != nil:
+				return err
+			}
+		}
 	}
 	m.leave(p.receipt())
 	return nil
+}
+
+func (p preset) argv(units []string) []string {
+	return append([]string{"systemctl", "--root=" + path.Join("/", p.Root), "--no-reload", "preset"}, units...)
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +24,8 @@ type Program struct {
 	Stdin []byte
 	OK    []int // exit codes that are a success beside 0
 	Quiet bool  // what it says may quote the contents of files, which are secret
+	// Chroot, where not "", is the root directory that it sees; the program is then a path in it.
+	Chroot string
 }
 
 // A ProgramError says how a program failed. Stderr is bounded.
@@ -47,6 +51,18 @@ func (e *ProgramError) Unwrap() error { return e.Err }
 
 // find looks a program up in the machine's directories.
 func (m *Machine) find(name string) (string, error) {
+	if other := m.Instead[name]; filepath.IsAbs(other) {
+		info, err := os.Stat(other)
+		if err == nil && (!info.Mode().IsRegular() || info.Mode()&0o111 == 0) {
+			err = &fs.PathError{Op: "exec", Path: other, Err: fs.ErrPermission}
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", exec.ErrNotFound, err)
+		}
+		return other, err
+	} else if other != "" {
+		name = other
+	}
 	for _, dir := range m.Programs {
 		p := filepath.Join(dir, name)
 		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
@@ -60,15 +76,20 @@ func (m *Machine) find(name string) (string, error) {
 // on standard error.
 func (m *Machine) run(ctx context.Context, p Program) (stdout []byte, stderr string, err error) {
 	name := p.Argv[0]
-	file, err := m.find(name)
-	if err != nil {
-		return nil, "", &ProgramError{Name: name, Err: err}
+	file := name
+	if p.Chroot == "" {
+		if file, err = m.find(name); err != nil {
+			return nil, "", &ProgramError{Name: name, Err: err}
+		}
 	}
 	var out, bad bounded
 	out.limit, bad.limit = 64<<20, 64<<10
 	cmd := exec.CommandContext(ctx, file, p.Argv[1:]...)
 	cmd.Args[0] = name
 	cmd.Env = append([]string{"PATH=" + strings.Join(m.Programs, ":"), "LC_ALL=C"}, p.Env...)
+	if p.Chroot != "" {
+		cmd.SysProcAttr, cmd.Dir = &syscall.SysProcAttr{Chroot: p.Chroot}, "/"
+	}
 	cmd.Stdin = bytes.NewReader(p.Stdin)
 	cmd.Stdout, cmd.Stderr = &out, &bad
 	cmd.WaitDelay = 5 * time.Second

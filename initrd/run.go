@@ -91,41 +91,67 @@ func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int,
 	for i := range steps {
 		done[i] = make(chan struct{})
 	}
+	stop := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return failed || ctx.Err() != nil
+	}
+	ended := func(i int, o Outcome) {
+		defer close(done[i])
+		mu.Lock()
+		defer mu.Unlock()
+		outcomes[i] = o
+		if o.Err != nil {
+			failed = true
+		}
+		if tell != nil && o.Reached {
+			tell(i, o)
+		}
+	}
+	// Deeds that are done together are collected as long as nothing else comes between.
+	crowd := crowd{ctx: ctx, host: host, ended: ended}
 	for i := range steps {
+		if slices.ContainsFunc(waits[i], crowd.has) {
+			crowd.do()
+		}
 		// A step takes its slot in list order, after all that it must wait for:
 		// the list's head can therefore always move on.
 		for _, j := range waits[i] {
 			<-done[j]
 		}
-		slots <- struct{}{}
-		mu.Lock()
-		stop := failed
-		mu.Unlock()
-		if stop || ctx.Err() != nil {
-			<-slots
+		if stop() {
+			crowd.do()
 			close(done[i])
 			continue
 		}
-		work := func() {
-			defer close(done[i])
-			defer func() { <-slots }()
-			o := one(ctx, host, steps[i], mode)
-			mu.Lock()
-			defer mu.Unlock()
-			outcomes[i] = o
-			if o.Err != nil {
-				failed = true
-			}
-			if tell != nil {
-				tell(i, o)
-			}
-		}
 		if l, ok := steps[i].(Lingering); ok && l.Lingers() {
-			wg.Go(work)
-		} else {
-			work()
+			crowd.do()
+			slots <- struct{}{}
+			if stop() {
+				<-slots
+				close(done[i])
+				continue
+			}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				ended(i, one(ctx, host, steps[i], mode))
+			})
+			continue
 		}
+		o, act := looked(ctx, host, steps[i], mode)
+		if act != nil && crowd.takes(i, steps[i], o, act) {
+			continue
+		}
+		if crowd.do(); stop() {
+			close(done[i])
+			continue
+		}
+		if act != nil {
+			o = made(ctx, host, steps[i], act, o)
+		}
+		ended(i, o)
 	}
+	crowd.do()
 	wg.Wait()
 	for i := range outcomes {
 		if !outcomes[i].Reached {
@@ -142,11 +168,20 @@ func Run(ctx context.Context, host Host, steps []Step, mode Mode, tell func(int,
 			return outcomes, err
 		}
 	}
-	return outcomes, ctx.Err()
+	return outcomes, context.Cause(ctx)
 }
 
 // one looks at, and in mode Apply does, a single step.
-func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
+func one(ctx context.Context, host Host, step Step, mode Mode) Outcome {
+	o, act := looked(ctx, host, step, mode)
+	if act == nil {
+		return o
+	}
+	return made(ctx, host, step, act, o)
+}
+
+// looked looks at a single step, and gives the deed that is to be done for it, if any.
+func looked(ctx context.Context, host Host, step Step, mode Mode) (o Outcome, deed Act) {
 	begin := time.Now()
 	o.Wish, o.Reached = step.String(), true
 	defer func() { o.Took = time.Since(begin) }()
@@ -161,30 +196,42 @@ func one(ctx context.Context, host Host, step Step, mode Mode) (o Outcome) {
 				o.Err = fmt.Errorf("%w: %w", err, ErrStillAfter)
 			}
 		}
-		return o
+		return o, nil
 	}
 	if err != nil {
 		o.Err = err
-		return o
+		return o, nil
 	}
 	switch {
 	case state == So:
-		return o
+		return o, nil
 	case state != NotSo || act == nil:
 		o.Err = fmt.Errorf("resolved to %v with deed %v: a fault of this program", state, act)
-		return o
+		return o, nil
 	}
 	o.Deed = act.String()
 	if a, ok := act.(Affecting); ok {
 		o.Effect, o.Lost = a.Effect()
 	}
 	if mode == Plan {
-		return o
+		return o, nil
 	}
-	if o.Err = host.Do(ctx, act); o.Err != nil {
-		return o
+	return o, act
+}
+
+// made does the deed of a step that was looked at, and looks again.
+func made(ctx context.Context, host Host, step Step, act Act, o Outcome) Outcome {
+	begin := time.Now()
+	if o.Err = host.Do(ctx, act); o.Err == nil {
+		o = judged(ctx, host, step, o)
 	}
-	state, _, err = step.Resolve(host.Look(ctx))
+	o.Took += time.Since(begin)
+	return o
+}
+
+// judged looks at a step whose deed ended well.
+func judged(ctx context.Context, host Host, step Step, o Outcome) Outcome {
+	state, _, err := step.Resolve(host.Look(ctx))
 	switch {
 	case err != nil:
 		o.Err = fmt.Errorf("after the deed: %w", err)

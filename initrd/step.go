@@ -98,6 +98,15 @@ type Look interface {
 	Stat(root, path string) (Entry, error)
 	// Open reads a regular file; the last component may not be a symbolic link.
 	Open(root, path string) (io.ReadCloser, error)
+	// Names lists a directory, sorted. fs.ErrNotExist when there is none.
+	Names(root, dir string) ([]string, error)
+	// Context gives the SELinux context of path itself. fs.ErrNotExist when there is nothing.
+	Context(root, path string) (Labelled, error)
+	// Bare lists what has no SELinux context in a directory, on the same file system; of a
+	// directory that has none only itself.
+	Bare(root, dir string) ([]string, error)
+	// Has says whether this initrd has a program.
+	Has(program string) bool
 	// Volatile says whether what is written at path is gone at the next boot:
 	// it lies on tmpfs, ramfs, or an overlay whose upper layer does.
 	Volatile(root, path string) (bool, error)
@@ -117,12 +126,22 @@ type Look interface {
 	Table(disk.Disk) (*disk.Table, error)
 	// Partitions finds partitions by their UUID on all disks.
 	Partitions(uuid disk.GUID) ([]disk.Found, error)
+	// Superblock reads what is on the device of a node. Several signatures at once are a
+	// *disk.AmbivalentError.
+	Superblock(node string) (disk.Superblock, error)
+	// InUse says what holds a block device, which must not be written to then: "mounted at
+	// /var"; "" where nothing does.
+	InUse(node string) (string, error)
+	// Known gives the partitions of a disk that the kernel has, whatever its table says.
+	Known(disk.Disk) ([]disk.Known, error)
 	// Mapper describes the device-mapper device of that name. fs.ErrNotExist when there is none.
 	Mapper(name string) (Mapper, error)
 	// Mounted gives the topmost mount at path. fs.ErrNotExist when nothing is mounted there.
 	Mounted(path string) (Mounted, error)
 	// Within gives the mount that a path lies in, with Fixed.
 	Within(path string) (Mounted, error)
+	// LUKS reads the header of an encrypted volume. disk.ErrNoLUKS when the device has none.
+	LUKS(node string) (*disk.LUKS, error)
 	// Measured says whether this boot's event log has the word in that PCR.
 	// ErrNoTPM when this machine has no TPM.
 	Measured(pcr int, word string) (bool, error)
@@ -184,12 +203,12 @@ type Query struct {
 // refuses a program or a form of it that is not known to leave everything as it is.
 func (q Query) Argv() ([]string, error) {
 	reads := map[string]func([]string) bool{
-		"systemd-repart":  dryRun,
-		"dmsetup":         func(a []string) bool { return len(a) > 0 && (a[0] == "table" || a[0] == "status") },
-		"udevadm":         func(a []string) bool { return len(a) > 0 && a[0] == "settle" },
-		"systemctl":       func(a []string) bool { return len(a) > 0 && (a[0] == "is-enabled" || a[0] == "show") },
-		"systemd-creds":   func(a []string) bool { return len(a) > 0 && a[0] == "decrypt" && a[len(a)-1] == "-" },
-		"systemd-analyze": func(a []string) bool { return len(a) > 0 && a[0] == "verify" },
+		"systemd-repart": dryRun,
+		"dmsetup":        func(a []string) bool { return len(a) > 0 && (a[0] == "table" || a[0] == "status") },
+		"mdadm":          exports,
+		"udevadm":        func(a []string) bool { return len(a) > 0 && a[0] == "settle" },
+		"systemctl":      func(a []string) bool { return len(a) > 0 && (a[0] == "is-enabled" || a[0] == "show") },
+		"systemd-creds":  func(a []string) bool { return len(a) > 0 && a[0] == "decrypt" && a[len(a)-1] == "-" },
 	}
 	if ok := reads[q.Program]; ok == nil || !ok(q.Args) {
 		return nil, fmt.Errorf("%s %v is not known to only read", q.Program, q.Args)
@@ -210,6 +229,11 @@ func dryRun(args []string) bool {
 		}
 	}
 	return is
+}
+
+// exports says whether mdadm will only print: what an array, or a superblock, is.
+func exports(args []string) bool {
+	return len(args) == 3 && (args[0] == "--detail" || args[0] == "--examine") && args[1] == "--export"
 }
 
 func has(args []string, want string) bool {
@@ -239,6 +263,21 @@ const (
 type Owner struct {
 	UID, GID    int
 	User, Group string // where set, they win over the numbers
+
+	// AnyUID and AnyGID say that nothing is said: what is there keeps its owner, and what
+	// is new is root's, and of the group that its directory gives.
+	AnyUID, AnyGID bool
+}
+
+// over gives the owner that something has afterwards which is there now.
+func (o Owner) over(now Entry, uid, gid int) (int, int) {
+	if o.AnyUID {
+		uid = now.UID
+	}
+	if o.AnyGID {
+		gid = now.GID
+	}
+	return uid, gid
 }
 
 // Named says whether a name must be looked up. root is always 0.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +21,15 @@ import (
 // (openat2(2), Linux 5.6), and every write happens by a descriptor of the
 // directory that was resolved. No directory is held open from one deed to the next:
 // what an earlier deed, or somebody else, put in its place counts.
+//
+// What is looked at between two deeds is one state of the machine, so the directories
+// that were resolved for looking are kept from the one to the other.
 type tree struct {
 	fd   int
 	root string
+
+	mu   sync.Mutex
+	seen map[string]int // directories by path; -1 for what is none
 }
 
 func openTree(root string) (*tree, error) {
@@ -33,7 +40,51 @@ func openTree(root string) (*tree, error) {
 	return &tree{fd: fd, root: root}, nil
 }
 
-func (t *tree) Close() error { return unix.Close(t.fd) }
+func (t *tree) Close() error {
+	t.anew()
+	return unix.Close(t.fd)
+}
+
+// anew forgets what was resolved for looking.
+func (t *tree) anew() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, fd := range t.seen {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	clear(t.seen)
+}
+
+// directory resolves one for looking; -1 where there is none. The lock is held.
+func (t *tree) directory(dir string) (int, error) {
+	if fd, ok := t.seen[dir]; ok {
+		return fd, nil
+	}
+	fd, err := t.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		fd, err = -1, nil
+	}
+	if err != nil {
+		return -1, err
+	}
+	if t.seen == nil {
+		t.seen = map[string]int{}
+	}
+	// A look at many directories must not use up the descriptors.
+	if len(t.seen) >= 64 {
+		for other, fd := range t.seen {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+			delete(t.seen, other)
+			break
+		}
+	}
+	t.seen[dir] = fd
+	return fd, nil
+}
 
 // open opens name with every symbolic link resolved inside the tree.
 func (t *tree) open(name string, flags int, mode uint32) (int, error) {
@@ -127,17 +178,33 @@ func chmodDirectory(dir int, base string, mode uint32) error {
 
 // stat describes the last component itself.
 func (t *tree) stat(name string) (Entry, error) {
-	fd, err := t.open(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, unix.ENOTDIR) {
-		return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: fs.ErrNotExist}
+	fault := func(err error) (Entry, error) {
+		return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: err}
 	}
+	dir, base := path.Split(path.Clean("/" + name))
+	if base == "" {
+		e, err := entryOf(t.fd)
+		if err != nil {
+			return fault(err)
+		}
+		return e, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fd, err := t.directory(dir)
 	if err != nil {
 		return Entry{}, err
 	}
-	defer unix.Close(fd)
-	e, err := entryOf(fd)
+	if fd < 0 {
+		return fault(fs.ErrNotExist)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fault(err)
+	}
+	e, err := entry(st, fd, base)
 	if err != nil {
-		return Entry{}, &fs.PathError{Op: "stat", Path: path.Join(t.root, name), Err: err}
+		return fault(err)
 	}
 	return e, nil
 }
@@ -148,6 +215,12 @@ func entryOf(fd int) (Entry, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return Entry{}, err
 	}
+	return entry(st, fd, "")
+}
+
+// entry is what a stat says. Where it is of a symbolic link, that is read by a directory and
+// its name in there, or by a descriptor of its own and "".
+func entry(st unix.Stat_t, at int, name string) (Entry, error) {
 	e := Entry{
 		Mode: permissionsOf(st.Mode), UID: int(st.Uid), GID: int(st.Gid),
 		Size: st.Size, Dev: st.Dev, Ino: st.Ino, Rdev: st.Rdev, Changed: st.Ctim.Nano(),
@@ -158,7 +231,7 @@ func entryOf(fd int) (Entry, error) {
 	case unix.S_IFLNK:
 		e.Mode |= fs.ModeSymlink
 		buf := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(fd, "", buf)
+		n, err := unix.Readlinkat(at, name, buf)
 		if err != nil {
 			return Entry{}, fmt.Errorf("readlink: %w", err)
 		}

@@ -25,7 +25,7 @@ var aws = Platform{
 		{{"class/dmi/id/sys_vendor", "Xen"}, {"class/dmi/id/product_version", "*.amazon"}},
 	},
 	Config: []Source{{"user data", func(ctx context.Context, r Reach) (Answer, error) {
-		return first(ctx, r.Metadata(), []string{linkLocal, "http://[fd00:ec2::254]"}, ec2UserData)
+		return first(ctx, r.Metadata(), ec2Addresses(), ec2UserData)
 	}}},
 }
 
@@ -34,11 +34,19 @@ const (
 	ec2Data  = "/latest/user-data"
 )
 
+// ec2Addresses are where the instance metadata service is, in each family of addresses.
+func ec2Addresses() []string { return []string{linkLocal, "http://[fd00:ec2::254]"} }
+
+// ec2Headers are those that it understands.
+func ec2Headers() []string {
+	return []string{"X-Aws-Ec2-Metadata-Token", "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"}
+}
+
 // ec2UserData asks one address of the instance metadata service, with a token
 // (IMDSv2). Only a service that says it has no tokens, as those of other clouds that
 // speak like EC2, is asked without.
 func ec2UserData(ctx context.Context, client *resource.Client, address string) (Answer, error) {
-	s := &service{client: client, address: address, headers: []string{"X-Aws-Ec2-Metadata-Token", "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"}}
+	s := &service{client: client, address: address, headers: ec2Headers()}
 	c := imds.New(imds.Options{
 		Endpoint: address, HTTPClient: &http.Client{Transport: s},
 		ClientEnableState: imds.ClientEnabled, EnableFallback: sdk.FalseTernary,

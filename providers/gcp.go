@@ -22,18 +22,26 @@ var gcp = Platform{
 	Docs:  "https://cloud.google.com/compute/docs/metadata/overview",
 	Match: []Marks{{{"class/dmi/id/product_name", "Google Compute Engine"}}},
 	Config: []Source{{"user-data", func(ctx context.Context, r Reach) (Answer, error) {
-		return first(ctx, r.Metadata(), []string{linkLocal, "http://[fd20:ce::254]"}, gceUserData)
+		return first(ctx, r.Metadata(), gceAddresses(), gceUserData)
 	}}},
 }
 
-// gceUserData asks one address of the metadata server.
-func gceUserData(ctx context.Context, client *resource.Client, address string) (Answer, error) {
-	s := &service{client: client, address: address, headers: []string{"Metadata-Flavor"}, judge: func(h http.Header) *ServiceError {
+// gceAddresses are where the metadata server is, in each family of addresses.
+func gceAddresses() []string { return []string{linkLocal, "http://[fd20:ce::254]"} }
+
+// gceService is one address of the metadata server, which says in each answer that it is one.
+func gceService(client *resource.Client, address string) *service {
+	return &service{client: client, address: address, headers: []string{"Metadata-Flavor"}, judge: func(h http.Header) *ServiceError {
 		if h.Get("Metadata-Flavor") == "Google" {
 			return nil
 		}
 		return &ServiceError{What: "what answers is not the metadata server: its answer has no header Metadata-Flavor: Google"}
 	}}
+}
+
+// gceUserData asks one address of the metadata server.
+func gceUserData(ctx context.Context, client *resource.Client, address string) (Answer, error) {
+	s := gceService(client, address)
 	c := metadata.NewClient(&http.Client{Transport: s})
 	attribute := func(name string) (string, error) {
 		value, err := c.InstanceAttributeValueWithContext(ctx, name)

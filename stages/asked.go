@@ -20,14 +20,44 @@ func Asked(s initrd.Step) (list []string, key, value string) {
 		return []string{"pilotlight", "verity"}, "name", s.Name
 	case initrd.Spread:
 		return []string{"pilotlight", "repart"}, "name", s.Of
+	case initrd.Array:
+		return []string{"storage", "raid"}, "name", s.Name
+	case initrd.Volume:
+		return []string{"storage", "luks"}, "name", s.Name
+	case initrd.ClevisUnlocked:
+		return []string{"storage", "luks"}, "name", s.Name
+	case initrd.KeyFile:
+		return []string{"storage", "luks"}, "name", s.Name
+	case initrd.Layout:
+		return []string{"storage", "disks"}, "device", s.Device
 	case initrd.Luks:
+		if s.Device != "" {
+			return []string{"storage", "luks"}, "name", s.Name
+		}
 		return []string{"pilotlight", "repart"}, "name", s.Of
 	case initrd.Credential:
 		return []string{"pilotlight", "etc", "credentials"}, "name", s.Name
+	case initrd.Filesystem:
+		return []string{"storage", "filesystems"}, "device", s.Device
+	case initrd.MountPoint:
+		return []string{"storage", "filesystems"}, "device", s.Device
 	case initrd.Mount:
+		if s.What.Named {
+			return []string{"storage", "filesystems"}, "device", s.What.Path
+		}
 		if name, ok := strings.CutPrefix(s.What.Path, "/dev/mapper/"); ok {
 			return []string{"pilotlight", "verity"}, "name", name
 		}
+	case initrd.User:
+		return []string{"passwd", "users"}, "name", s.Name
+	case initrd.AuthorizedKeys:
+		return []string{"passwd", "users"}, "name", s.User
+	case initrd.Group:
+		return []string{"passwd", "groups"}, "name", s.Name
+	case initrd.Disabled:
+		return []string{"systemd", "units"}, "name", s.Unit
+	case initrd.Unmasked:
+		return []string{"systemd", "units"}, "name", s.Unit
 	case initrd.Directory:
 		return []string{"storage", "directories"}, "path", s.Path
 	case initrd.Link:

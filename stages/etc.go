@@ -8,46 +8,58 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/coreos/ignition/v2/config/v3_5/types"
 	"pilotlight/config"
-	"pilotlight/config/resource"
 	"pilotlight/initrd"
 )
 
 // Etc wishes the configuration of the host.
 //
+//	passwd        the config's groups and users
 //	entries       directories, files and links, parents first, hard links last
 //	drop-ins      our tmpfiles.d and sysusers.d files
-//	units         unit files, their drop-ins, masks, the preset file
+//	units         unit files, their drop-ins, masks, the preset file; what is not enabled
 //	fstab         what the initrd mounted in the new root, beside the root and /usr
 //	credentials
-//	sysusers      the users of the target's sysusers.d
-//	              entries that belong to somebody by name: the name is known now;
-//	              and hard links to them
+//
+// So it is for an image that has an /etc, which a config without our section is for: it
+// is Ignition's order. Where /etc is generated, it is this one:
+//
+//	entries       save those that must find the users made; drop-ins, units, fstab and
+//	credentials   as above
+//	sysusers      the users of the target's sysusers.d: the config's own may be in their
+//	passwd        groups, and must not get their numbers
+//	              entries that belong to somebody by name, that lie where homes are, or
+//	              below such a one; and hard links to them
 //	tmpfiles
 //	identity      presets and machine id, or the presets of the config's units
-//
-// Sysusers, tmpfiles and identity belong to an /etc that is generated. A config
-// without our section is for an image that has one, and wants none of them.
 //
 // On a later boot all of this is wished again where /etc does not outlive a boot,
 // and nothing of it where it does.
 func Etc(in Input) ([]initrd.Step, error) {
 	root := in.Facts.Root
-	plain, named, err := entries(in.Config.Ignition.Storage, root)
+	generated := in.Config.Pilotlight.Version != ""
+	passwd := accounts(in)
+	var dirs []string
+	if len(passwd) > 0 {
+		dirs = homes(in.Config.Ignition.Passwd)
+	}
+	plain, after, err := entries(in.Config.Ignition.Storage, root, func(p string, o initrd.Owner) bool {
+		return generated && (o.Named() || within(p, dirs))
+	})
 	if err != nil {
 		return nil, err
 	}
-	steps := plain
+	var steps []initrd.Step
+	if !generated {
+		steps = append(steps, passwd...)
+	}
+	steps = append(steps, plain...)
 	etc := in.Config.Pilotlight.Etc
 	steps = append(steps, dropins(root, "/etc/sysusers.d", etc.Sysusers)...)
 	steps = append(steps, dropins(root, "/etc/tmpfiles.d", etc.Tmpfiles)...)
-	units, preset, err := units(in.Config.Ignition.Systemd.Units, root)
-	if err != nil {
-		return nil, err
-	}
+	units, enabled := units(in.Config.Ignition.Systemd.Units, root)
 	steps = append(steps, units...)
 	mounted, err := lasting(in)
 	if err != nil {
@@ -56,23 +68,30 @@ func Etc(in Input) ([]initrd.Step, error) {
 	if len(mounted) > 0 {
 		steps = append(steps, initrd.Fstab{Root: root, Mounts: mounted})
 	}
+	keys, err := volumeFiles(in)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, keys...)
 	for _, c := range etc.Credentials {
 		steps = append(steps, initrd.Credential{Root: root, Name: c.Name, Contents: c.Contents, Encrypted: c.Encrypted, Scope: c.ScopeOrDefault()})
 	}
-	generated := in.Config.Pilotlight.Version != ""
 	if generated {
 		steps = append(steps, initrd.Sysusers{Root: root})
-	}
-	steps = append(steps, named...)
-	if generated {
+		steps = append(steps, passwd...)
+		steps = append(steps, after...)
 		id := in.Facts.MachineID
 		if id == "" {
 			id = machineID(in.Facts.Provision)
 		}
 		steps = append(steps, initrd.Tmpfiles{Root: root}, initrd.Identity{Root: root, ID: id})
-		if len(preset) > 0 {
-			steps = append(steps, initrd.Preset{Root: root, Units: preset})
+		if len(enabled) > 0 {
+			steps = append(steps, initrd.Preset{Root: root, Units: enabled})
 		}
+	}
+	steps = append(steps, result(in)...)
+	if steps, err = relabel(in, steps); err != nil {
+		return nil, err
 	}
 	if in.Facts.Boot == Later {
 		for i := range steps {
@@ -96,109 +115,102 @@ func machineID(provision string) string {
 	return hex.EncodeToString(id)
 }
 
-// entries turns Ignition's storage into steps: those whose owner is a number or
-// root, and those whose owner is a name that somebody must know first.
-func entries(s types.Storage, root string) (plain, named []initrd.Step, err error) {
+// entries turns Ignition's storage into steps, parents first and hard links last: those
+// that can be made at once, and those for which, by path and owner, something else is
+// made before. What is below one of the latter is one too: a directory that replaces
+// what is there would take it along.
+func entries(s types.Storage, root string, waits func(p string, o initrd.Owner) bool) (first, last []initrd.Step, err error) {
 	type entry struct {
-		depth int
+		path  string
+		owner initrd.Owner
 		step  initrd.Step
 	}
-	var first, last []entry
-	later := map[string]bool{} // the paths of named
-	add := func(p string, o initrd.Owner, s initrd.Step) {
-		e := entry{depth(path.Clean(p)), s}
-		if o.Named() {
-			later[path.Clean(p)] = true
-			last = append(last, e)
-			return
-		}
-		first = append(first, e)
-	}
+	var all []entry
 	var hard []initrd.Link
 	for _, d := range s.Directories {
 		o := owner(d.Node)
-		add(d.Path, o, initrd.Directory{Root: root, Path: d.Path, Overwrite: yes(d.Overwrite), Mode: mode(d.Mode), Owner: o})
+		all = append(all, entry{d.Path, o, initrd.Directory{Root: root, Path: d.Path, Overwrite: yes(d.Overwrite), Mode: mode(d.Mode), Owner: o}})
 	}
 	for _, f := range s.Files {
-		step := initrd.File{Root: root, Path: f.Path, Overwrite: yes(f.Overwrite), Mode: mode(f.Mode), Owner: owner(f.Node)}
-		if f.Contents.Source != nil {
-			r, err := config.Resource(f.Contents)
-			if err != nil {
-				return nil, nil, fmt.Errorf("file %s: %w", f.Path, err)
-			}
-			step.Contents = &r
+		step, err := file(f, root)
+		if err != nil {
+			return nil, nil, err
 		}
-		for _, a := range f.Append {
-			r, err := config.Resource(a)
-			if err != nil {
-				return nil, nil, fmt.Errorf("file %s: append: %w", f.Path, err)
-			}
-			step.Append = append(step.Append, r)
-		}
-		add(f.Path, step.Owner, step)
+		all = append(all, entry{f.Path, step.Owner, step})
 	}
 	for _, l := range s.Links {
-		step := initrd.Link{Root: root, Path: l.Path, Hard: yes(l.Hard), Overwrite: yes(l.Overwrite), Owner: owner(l.Node)}
-		if l.Target != nil {
-			step.Target = *l.Target
-		}
+		step := initrd.Link{Root: root, Path: l.Path, Target: said(l.Target), Hard: yes(l.Hard), Overwrite: yes(l.Overwrite), Owner: owner(l.Node)}
 		if step.Hard {
 			hard = append(hard, step)
 			continue
 		}
-		add(l.Path, step.Owner, step)
+		all = append(all, entry{l.Path, step.Owner, step})
 	}
-	sorted := func(list []entry) (steps []initrd.Step) {
-		slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.depth, b.depth) })
-		for _, e := range list {
-			steps = append(steps, e.step)
+	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(depth(path.Clean(a.path)), depth(path.Clean(b.path))) })
+	var later []string // the paths of last
+	for _, e := range all {
+		if p := path.Clean(e.path); waits(p, e.owner) || within(p, later) {
+			later = append(later, p)
+			last = append(last, e.step)
+			continue
 		}
-		return steps
+		first = append(first, e.step)
 	}
-	plain, named = sorted(first), sorted(last)
 	for _, l := range hard {
 		// Its target may lie deeper than itself, and may be another hard link.
-		if later[path.Clean(l.Target)] {
-			later[path.Clean(l.Path)] = true
-			named = append(named, l)
-		} else {
-			plain = append(plain, l)
+		if p := path.Clean(l.Path); within(path.Clean(l.Target), later) || within(p, later) || waits(p, initrd.Owner{}) {
+			later = append(later, p)
+			last = append(last, l)
+			continue
 		}
+		first = append(first, l)
 	}
-	return plain, named, nil
+	return first, last, nil
+}
+
+func file(f types.File, root string) (initrd.File, error) {
+	step := initrd.File{Root: root, Path: f.Path, Overwrite: yes(f.Overwrite), Mode: mode(f.Mode), Owner: owner(f.Node)}
+	if f.Contents.Source != nil {
+		r, err := config.Resource(f.Contents)
+		if err != nil {
+			return initrd.File{}, fmt.Errorf("file %s: %w", f.Path, err)
+		}
+		step.Contents = &r
+	}
+	for _, a := range f.Append {
+		r, err := config.Resource(a)
+		if err != nil {
+			return initrd.File{}, fmt.Errorf("file %s: append: %w", f.Path, err)
+		}
+		step.Append = append(step.Append, r)
+	}
+	return step, nil
 }
 
 func yes(b *bool) bool { return b != nil && *b }
 
+// owner is that of the config. The number is asked before the name; where there is
+// neither, what is there keeps its own.
 func owner(n types.Node) initrd.Owner {
-	var o initrd.Owner
+	o := initrd.Owner{User: said(n.User.Name), Group: said(n.Group.Name)}
 	if n.User.ID != nil {
-		o.UID = *n.User.ID
-	}
-	if n.User.Name != nil {
-		o.User = *n.User.Name
+		o.UID, o.User = *n.User.ID, ""
 	}
 	if n.Group.ID != nil {
-		o.GID = *n.Group.ID
+		o.GID, o.Group = *n.Group.ID, ""
 	}
-	if n.Group.Name != nil {
-		o.Group = *n.Group.Name
-	}
+	o.AnyUID = n.User.ID == nil && o.User == ""
+	o.AnyGID = n.Group.ID == nil && o.Group == ""
 	return o
 }
 
-// mode turns a mode of the config, which has setuid, setgid and sticky at their
-// places in the C encoding, into Go's.
+// mode gives the permissions of the config. Setuid, setgid and sticky are left out:
+// Ignition has them in no spec before 3.6, and the library warns of them.
 func mode(m *int) *fs.FileMode {
 	if m == nil {
 		return nil
 	}
 	f := fs.FileMode(*m & 0o777)
-	for bit, flag := range map[int]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if *m&bit != 0 {
-			f |= flag
-		}
-	}
 	return &f
 }
 
@@ -210,60 +222,4 @@ func dropins(root, dir string, list []config.Dropin) []initrd.Step {
 		steps = append(steps, initrd.File{Root: root, Path: path.Join(dir, d.Name), Contents: &d.Contents, Overwrite: true, Mode: &mode})
 	}
 	return steps
-}
-
-// PresetFile is where the presets of a config's units go, under Ignition's name.
-const PresetFile = "/etc/systemd/system-preset/20-ignition.preset"
-
-// units turns Ignition's systemd.units into steps, and names those that are to be
-// enabled or disabled.
-func units(list []types.Unit, root string) (steps []initrd.Step, preset []string, err error) {
-	const dir = "/etc/systemd/system"
-	var lines []string
-	write := func(p string, text *string) {
-		steps = append(steps, textFile(root, p, *text))
-	}
-	for _, u := range list {
-		switch file := path.Join(dir, u.Name); {
-		case yes(u.Mask):
-			steps = append(steps, initrd.Link{Root: root, Path: file, Target: "/dev/null", Overwrite: true})
-		case u.Contents != nil && *u.Contents != "":
-			write(file, u.Contents)
-		}
-		for _, d := range u.Dropins {
-			if d.Contents != nil && *d.Contents != "" {
-				write(path.Join(dir, u.Name+".d", d.Name), d.Contents)
-			}
-		}
-		if u.Enabled != nil {
-			lines = append(lines, presetLine(u.Name, *u.Enabled))
-			preset = append(preset, u.Name)
-		}
-	}
-	if len(lines) > 0 {
-		text := strings.Join(lines, "")
-		write(PresetFile, &text)
-	}
-	return steps, preset, nil
-}
-
-// presetLine is a line of systemd.preset(5). An instance is written as its
-// template with the instance as argument.
-func presetLine(unit string, enable bool) string {
-	verb := "disable "
-	if enable {
-		verb = "enable "
-	}
-	name, instance, ok := strings.Cut(unit, "@")
-	if !ok || strings.HasPrefix(instance, ".") {
-		return verb + unit + "\n"
-	}
-	suffix := path.Ext(instance)
-	return verb + name + "@" + suffix + " " + strings.TrimSuffix(instance, suffix) + "\n"
-}
-
-func textFile(root, p, text string) initrd.File {
-	mode := fs.FileMode(0o644)
-	inline := resource.NewSecret(text)
-	return initrd.File{Root: root, Path: p, Contents: &resource.Resource{Inline: &inline}, Overwrite: true, Mode: &mode}
 }

@@ -37,11 +37,11 @@ func mustWait(a, b initrd.Step) bool {
 func TestWithoutOurSectionNothingIsGenerated(t *testing.T) {
 	text := `"storage":{"files":[{"path":"/etc/f","contents":{"source":"data:,x"}}]},
 		"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Install]\nWantedBy=multi-user.target\n"}]}`
-	got := texts(want(t, Etc, first(t, ignition(text))))
+	got := etcTexts(t, want(t, Etc, first(t, ignition(text))))
 	if want := []string{"file /etc/f", "file /etc/systemd/system/a.service", "file " + PresetFile}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
-	got = texts(want(t, Etc, first(t, ignition(text+`,"pilotlight":{"version":"1"}`))))
+	got = etcTexts(t, want(t, Etc, first(t, ignition(text+`,"pilotlight":{"version":"1"}`))))
 	if want := []string{
 		"file /etc/f", "file /etc/systemd/system/a.service", "file " + PresetFile,
 		"system users by sysusers.d", "files by tmpfiles.d", "machine id in /etc/machine-id, presets applied", "presets of a.service",
@@ -49,7 +49,7 @@ func TestWithoutOurSectionNothingIsGenerated(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	// No presets of the config: no file, and none applied.
-	got = texts(want(t, Etc, first(t, section(`"network":[]`))))
+	got = etcTexts(t, want(t, Etc, first(t, section(`"network":[]`))))
 	if want := []string{"system users by sysusers.d", "files by tmpfiles.d", "machine id in /etc/machine-id, presets applied"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
@@ -109,31 +109,10 @@ func TestParentsComeFirst(t *testing.T) {
 		"directories":[{"path":"/a/b/c"},{"path":"/a"},{"path":"/a/b"}],
 		"files":[{"path":"/a/b/f","contents":{"source":"data:,x"}},{"path":"/f","contents":{"source":"data:,x"}}],
 		"links":[{"path":"/a/l","target":"/f"},{"path":"/h","target":"/a/b/f","hard":true}]}`)))
-	if got, want := texts(steps), []string{
+	if got, want := etcTexts(t, steps), []string{
 		"directory /a", "file /f", "directory /a/b", "link /a/l to /f", "directory /a/b/c", "file /a/b/f", "hard link /h to /a/b/f",
 	}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestPresetLines(t *testing.T) {
-	for _, c := range []struct {
-		unit   string
-		enable bool
-		want   string
-	}{
-		{"sshd.service", true, "enable sshd.service\n"},
-		{"sshd.socket", false, "disable sshd.socket\n"},
-		{"getty@tty1.service", true, "enable getty@.service tty1\n"},
-		{"getty@tty1.service", false, "disable getty@.service tty1\n"},
-		{"getty@.service", true, "enable getty@.service\n"},
-		{"dev-disk@a.b.swap", true, "enable dev-disk@.swap a.b\n"},
-		{`mount@usr-lib-\x2da.service`, true, `enable mount@.service usr-lib-\x2da` + "\n"},
-		{"a@b@c.service", true, "enable a@.service b@c\n"},
-	} {
-		if got := presetLine(c.unit, c.enable); got != c.want {
-			t.Errorf("%s: %q, want %q", c.unit, got, c.want)
-		}
 	}
 }
 
@@ -144,24 +123,25 @@ func TestUnits(t *testing.T) {
 		want  []string
 		lines string // of the preset file
 	}{
-		"a unit":               {`{"name":"a.service","contents":` + install + `}`, []string{"file /etc/systemd/system/a.service"}, ""},
-		"enabled":              {`{"name":"a.service","enabled":true,"contents":` + install + `}`, []string{"file /etc/systemd/system/a.service", "file " + PresetFile}, "enable a.service\n"},
-		"of the image":         {`{"name":"a.service","enabled":false}`, []string{"file " + PresetFile}, "disable a.service\n"},
-		"masked":               {`{"name":"a.service","mask":true}`, []string{"link /etc/systemd/system/a.service to /dev/null"}, ""},
-		"masked with contents": {`{"name":"a.service","mask":true,"contents":` + install + `}`, []string{"link /etc/systemd/system/a.service to /dev/null"}, ""},
-		"not masked":           {`{"name":"a.service","mask":false}`, nil, ""},
-		"empty contents":       {`{"name":"a.service","contents":""}`, nil, ""},
+		"a unit":                 {`{"name":"a.service","contents":` + install + `}`, []string{"file /etc/systemd/system/a.service"}, ""},
+		"enabled":                {`{"name":"a.service","enabled":true,"contents":` + install + `}`, []string{"file /etc/systemd/system/a.service", "file " + PresetFile}, "enable a.service\n"},
+		"of the image":           {`{"name":"a.service","enabled":false}`, []string{"file " + PresetFile, "unit a.service not enabled"}, "disable a.service\n"},
+		"masked":                 {`{"name":"a.service","mask":true}`, []string{"link /etc/systemd/system/a.service to /dev/null"}, ""},
+		"masked with contents":   {`{"name":"a.service","mask":true,"contents":` + install + `}`, []string{"link /etc/systemd/system/a.service to /dev/null"}, ""},
+		"not masked":             {`{"name":"a.service","mask":false}`, []string{"unit a.service not masked"}, ""},
+		"written, so not masked": {`{"name":"a.service","mask":false,"contents":` + install + `}`, []string{"file /etc/systemd/system/a.service"}, ""},
+		"empty contents":         {`{"name":"a.service","contents":""}`, nil, ""},
 		"drop-ins": {
-			`{"name":"a@.service","dropins":[{"name":"1.conf","contents":"[Unit]\n"},{"name":"2.conf"},{"name":"3.conf","contents":"[Service]\n"}]}`,
-			[]string{"file /etc/systemd/system/a@.service.d/1.conf", "file /etc/systemd/system/a@.service.d/3.conf"}, "",
+			`{"name":"a@.service","dropins":[{"name":"1.conf","contents":"[Unit]\n"},{"name":"2.conf"},{"name":"4.conf","contents":""},{"name":"3.conf","contents":"[Service]\n"}]}`,
+			[]string{"file /etc/systemd/system/a@.service.d/1.conf", "file /etc/systemd/system/a@.service.d/4.conf", "file /etc/systemd/system/a@.service.d/3.conf"}, "",
 		},
 		"several": {
 			`{"name":"b.service","enabled":true,"contents":` + install + `},{"name":"a@x.service","enabled":true},{"name":"c.timer","enabled":false}`,
-			[]string{"file /etc/systemd/system/b.service", "file " + PresetFile}, "enable b.service\nenable a@.service x\ndisable c.timer\n",
+			[]string{"file /etc/systemd/system/b.service", "file " + PresetFile, "unit c.timer not enabled"}, "enable a@.service x\nenable b.service\ndisable c.timer\n",
 		},
 	} {
 		steps := want(t, Etc, first(t, ignition(`"systemd":{"units":[`+c.units+`]}`)))
-		if got := texts(steps); !slices.Equal(got, c.want) {
+		if got := etcTexts(t, steps); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 		for _, s := range steps {
@@ -292,8 +272,7 @@ func TestModes(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	for in, want := range map[int]fs.FileMode{
-		0: 0, 0o644: 0o644, 0o7777: 0o777 | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky,
-		0o4755: 0o755 | fs.ModeSetuid, 0o2750: 0o750 | fs.ModeSetgid, 0o1777: 0o777 | fs.ModeSticky,
+		0: 0, 0o644: 0o644, 0o7777: 0o777, 0o4755: 0o755, 0o2750: 0o750, 0o1777: 0o777,
 	} {
 		if got := mode(&in); *got != want {
 			t.Errorf("%o: %v, want %v", in, *got, want)
@@ -308,10 +287,11 @@ func TestOwners(t *testing.T) {
 		want  initrd.Owner
 		named bool
 	}{
-		{types.Node{}, initrd.Owner{}, false},
+		{types.Node{}, initrd.Owner{AnyUID: true, AnyGID: true}, false},
 		{types.Node{User: types.NodeUser{ID: &n}, Group: types.NodeGroup{ID: &n}}, initrd.Owner{UID: 42, GID: 42}, false},
-		{types.Node{User: types.NodeUser{Name: &web}}, initrd.Owner{User: "web"}, true},
-		{types.Node{Group: types.NodeGroup{Name: &web}}, initrd.Owner{Group: "web"}, true},
+		{types.Node{User: types.NodeUser{Name: &web}}, initrd.Owner{User: "web", AnyGID: true}, true},
+		{types.Node{Group: types.NodeGroup{Name: &web}}, initrd.Owner{Group: "web", AnyUID: true}, true},
+		{types.Node{User: types.NodeUser{ID: &n, Name: &web}, Group: types.NodeGroup{ID: &n, Name: &web}}, initrd.Owner{UID: 42, GID: 42}, false},
 		{types.Node{User: types.NodeUser{ID: &n}, Group: types.NodeGroup{Name: &web}}, initrd.Owner{UID: 42, Group: "web"}, true},
 		{types.Node{User: types.NodeUser{Name: &root}, Group: types.NodeGroup{Name: &root}}, initrd.Owner{User: "root", Group: "root"}, false},
 	} {

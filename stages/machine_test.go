@@ -331,7 +331,7 @@ func measureScene() scene {
 
 func scenes() map[string]scene {
 	return map[string]scene{
-		"etc": etcScene(First), "etc, made anew": etcScene(Later), "verity": verityScene(), "repart": repartScene(),
+		"etc": etcScene(First), "etc, made anew": etcScene(Later), "verity": verityScene(), "repart": repartScene(), "volumes": volumesScene(),
 	}
 }
 

@@ -21,13 +21,12 @@ func Repart(in Input) ([]initrd.Step, error) {
 	steps := []initrd.Step{initrd.Recorded{
 		State: initrd.Started, Provision: in.Facts.Provision, Platform: in.Facts.Platform, Config: in.Facts.Digest,
 	}}
-	wipe := in.Config.Pilotlight.Policy.DisksOrDefault() == config.DisksWipe
 	for _, r := range in.Config.Pilotlight.Repart {
 		step, err := repart(r, in)
 		if err != nil {
 			return nil, &Error{"repart", r.Name, err}
 		}
-		if !in.Facts.Placed && !wipe && (step.FactoryReset || step.Empty == config.EmptyForce) {
+		if !in.mayLose() && (step.FactoryReset || step.Empty == config.EmptyForce) {
 			return nil, &Error{"repart", r.Name, fmt.Errorf("it erases, and without a record every boot of this machine is a first boot: " +
 				"say policy.disks: wipe if each boot shall erase")}
 		}
@@ -38,13 +37,24 @@ func Repart(in Input) ([]initrd.Step, error) {
 
 // An Error is a fault of a config that shows only when its parts are seen together.
 type Error struct {
-	List string // the list of the section: "repart", "verity"
+	List string // the list of the section, such as "repart"; or one of Ignition's: "storage.disks"
 	Name string // the entry
 	Err  error
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.List, e.Name, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
+
+// Entry tells where in a config the entry is: its list, and the key that has the name.
+func (e *Error) Entry() (list []string, key string) {
+	switch e.List {
+	case "storage.disks", "storage.filesystems":
+		return strings.Split(e.List, "."), "device"
+	case "storage.luks", "storage.raid":
+		return strings.Split(e.List, "."), "name"
+	}
+	return []string{"pilotlight", e.List}, "name"
+}
 
 func repart(r config.Repart, in Input) (initrd.Repart, error) {
 	on, err := selector(r)

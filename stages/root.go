@@ -15,7 +15,8 @@ import (
 // Root wishes that the new root is mounted, with all that the config mounts in it.
 //
 // The root itself is, in this order: what the kernel arguments name, which systemd
-// mounts; a tmpfs, if the config says so; a verity device that is mounted at "/"; the partition of type root among
+// mounts; a tmpfs, if the config says so; a verity device that is mounted at "/"; a file
+// system of the path "/" in Ignition's part; the partition of type root among
 // the definitions; the one partition of type root on the disk that we were started
 // from (UAPI.2, Discoverable Partitions Specification).
 func Root(in Input) ([]initrd.Step, error) {
@@ -25,8 +26,13 @@ func Root(in Input) ([]initrd.Step, error) {
 	}
 	var steps []initrd.Step
 	for _, m := range mounts {
-		if m.Where != in.Facts.Root {
-			steps = append(steps, initrd.Directory{Root: in.Facts.Root, Path: strings.TrimPrefix(m.Where, in.Facts.Root)})
+		point := strings.TrimPrefix(m.Where, in.Facts.Root)
+		switch {
+		case m.Where == in.Facts.Root:
+		case m.What.Named:
+			steps = append(steps, initrd.MountPoint{Root: in.Facts.Root, Path: point, Device: m.What.Path})
+		default:
+			steps = append(steps, initrd.Directory{Root: in.Facts.Root, Path: point})
 		}
 		steps = append(steps, m)
 	}
@@ -79,9 +85,23 @@ func mounts(in Input) ([]initrd.Mount, error) {
 		}
 		wishes[p.where], chosen[p.where] = m, p
 	}
+	here, err := mountedHere(in)
+	if err != nil {
+		return nil, err
+	}
+	for where, m := range here {
+		if p := chosen[where]; p.said {
+			return nil, &Error{"repart", p.entry, fmt.Errorf("%s of storage.filesystems is mounted at %s too", m.What, where)}
+		}
+		delete(twice, where)
+		wishes[where] = m
+	}
 	for _, v := range in.Config.Pilotlight.Verity {
 		if where := v.MountOrDefault(); where != "" {
 			where = path.Clean(where)
+			if m, ok := here[where]; ok {
+				return nil, &Error{"verity", v.Name, fmt.Errorf("%s of storage.filesystems is mounted at %s too", m.What, where)}
+			}
 			delete(twice, where)
 			wishes[where] = initrd.Mount{
 				What: initrd.Source{Path: "/dev/mapper/" + v.Name}, Options: []string{"ro"},
@@ -89,6 +109,9 @@ func mounts(in Input) ([]initrd.Mount, error) {
 		}
 	}
 	if in.Config.Pilotlight.Root == config.RootTmpfs {
+		if m, ok := here["/"]; ok {
+			return nil, fmt.Errorf("root is tmpfs, and %s of storage.filesystems is mounted at / too", m.What)
+		}
 		delete(twice, "/")
 		wishes["/"] = initrd.Mount{What: initrd.Source{Bare: "tmpfs"}, Options: []string{"mode=0755"}}
 		if _, ok := wishes["/usr"]; !ok && !in.Facts.SystemdUsr {
@@ -102,11 +125,12 @@ func mounts(in Input) ([]initrd.Mount, error) {
 		}
 		wishes["/"] = initrd.Mount{What: initrd.Source{Disk: initrd.Selector{Device: "boot"}, Type: guid}, Check: true}
 	}
-	if in.Facts.SystemdRoot {
-		delete(wishes, "/")
-	}
-	if in.Facts.SystemdUsr {
-		delete(wishes, "/usr")
+	for where, bySystemd := range map[string]bool{"/": in.Facts.SystemdRoot, "/usr": in.Facts.SystemdUsr} {
+		// On the first boot a file system that the config makes for one of them is held
+		// against what systemd mounted, by another name perhaps.
+		if _, ok := here[where]; bySystemd && !(ok && in.Facts.Boot != Later) {
+			delete(wishes, where)
+		}
 	}
 
 	var order []string
@@ -133,7 +157,8 @@ func mounts(in Input) ([]initrd.Mount, error) {
 func lasting(in Input) ([]initrd.Mount, error) {
 	list, err := mounts(in)
 	return slices.DeleteFunc(list, func(m initrd.Mount) bool {
-		return m.Where == in.Facts.Root || m.Where == path.Join(in.Facts.Root, "usr")
+		// Without our section the host has mount units, or none.
+		return m.What.Named && in.Config.Pilotlight.Version == "" || m.Where == in.Facts.Root || m.Where == path.Join(in.Facts.Root, "usr")
 	}), err
 }
 

@@ -4,6 +4,7 @@
 //
 //	measure   extend the PCR by what came from outside, before it is read
 //	network   networkd's files for this initrd
+//	kargs     kernel arguments, by the distribution's helper
 //	repart    partitions, by systemd-repart
 //	disks     Ignition's partitions, arrays, encrypted volumes and file systems
 //	verity    dm-verity devices, by root hash
@@ -33,6 +34,7 @@ type Stage struct {
 var All = [...]Stage{
 	{"measure", "Measure the config", Measure},
 	{"network", "Configure the network of the initrd", Network},
+	{"kargs", "Change kernel arguments", Kargs},
 	{"repart", "Partition disks", Repart},
 	{"disks", "Make partitions, arrays, encrypted volumes and file systems", Disks},
 	{"verity", "Open verity devices", Verity},
@@ -65,7 +67,7 @@ type Facts struct {
 	Platform  string
 	Provision string // the provision id, a UUID
 	Root      string // where the new root is, "/sysroot"
-	Placed    bool   // this machine has a place for a record
+	Placed    bool   // this machine has a place for a record, or who calls knows that this is a first boot
 	Digest    string // of the documents
 	Packed    []byte // what the kept copy is made of
 
@@ -77,6 +79,24 @@ type Facts struct {
 	RootHashes map[string]string
 	// MachineID is the id that the kernel arguments or a credential give, "" for none.
 	MachineID string
+
+	// AuthorizedKeys is where the SSH keys of users go: "fragment", "file", or "" for where
+	// the target's sshd reads them (initrd.KeysLayout).
+	AuthorizedKeys string
+
+	// Result says that this boot leaves Ignition's result file; ResultFile is where, ""
+	// for where Ignition has it.
+	Result     bool
+	ResultFile string
+	// Cmdline and BootID are the files that hold the kernel's arguments and this boot's
+	// id; "" for the kernel's own.
+	Cmdline, BootID string
+}
+
+// mayLose says whether what a config erases may be erased: with a record that tells a
+// first boot from a later one, or by consent. Without a record each boot is a first boot.
+func (in Input) mayLose() bool {
+	return in.Facts.Placed || in.Config.Pilotlight.Policy.DisksOrDefault() == config.DisksWipe
 }
 
 // A Boot is what kind of boot this is, by the record.

@@ -112,6 +112,10 @@ func value(v any) string {
 		return strings.Join(list, ", ")
 	case *fs.FileMode:
 		return v.String()
+	case *uint32:
+		return fmt.Sprint(*v)
+	case *string:
+		return fmt.Sprintf("%q", *v)
 	case []byte:
 		return fmt.Sprintf("%q", v)
 	case []string:
@@ -154,7 +158,7 @@ func TestGolden(t *testing.T) {
 			name := strings.TrimSuffix(filepath.Base(file), ".ign") + "." + string(boot)
 			t.Run(name, func(t *testing.T) {
 				in := first(t, string(raw))
-				in.Facts.Boot = boot
+				in.Facts.Boot, in.Facts.Result = boot, true
 				var b strings.Builder
 				for _, s := range All {
 					fmt.Fprintf(&b, "# %s\n", s.Name)
@@ -263,14 +267,9 @@ func TestStagesHaveNames(t *testing.T) {
 
 // TestEveryWishIsOfAKnownKind, so that a builder packs what it needs.
 func TestEveryWishIsOfAKnownKind(t *testing.T) {
-	raw, err := os.ReadFile("testdata/full.ign")
-	if err != nil {
-		t.Fatal(err)
-	}
-	kinds := map[string]bool{}
-	for _, boot := range []Boot{First, Later} {
-		in := first(t, string(raw))
-		in.Facts.Boot = boot
+	// What is unmounted again at the end is known by who mounted it: no stage wishes for that.
+	kinds := map[string]bool{"Unmounted": true}
+	look := func(in Input) {
 		for _, s := range All {
 			for _, step := range want(t, s.Want, in) {
 				if w, ok := step.(initrd.MadeAnew); ok {
@@ -287,9 +286,21 @@ func TestEveryWishIsOfAKnownKind(t *testing.T) {
 			}
 		}
 	}
+	// One has our section, and the other is for Ignition alone.
+	for _, name := range []string{"full.ign", "ignition-only.ign"} {
+		raw, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, boot := range []Boot{First, Later} {
+			in := first(t, string(raw))
+			in.Facts.Boot, in.Facts.Result = boot, true
+			look(in)
+		}
+	}
 	for _, k := range initrd.Kinds {
 		if name := reflect.TypeOf(k.Step).Name(); !kinds[name] {
-			t.Errorf("the full config wishes for no %s", name)
+			t.Errorf("neither config wishes for a %s", name)
 		}
 	}
 }
@@ -302,7 +313,7 @@ func TestAskedFindsTheEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	documents := []config.Document{{Name: config.UserDocument, Bytes: raw}}
-	nobody := []string{"Extend", "Networkd", "Recorded", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Gone", "Writable"}
+	nobody := []string{"Extend", "Networkd", "Recorded", "Sysusers", "Tmpfiles", "Identity", "Preset", "Fstab", "Crypttab", "Gone", "Writable", "Relabel", "KernelArguments", "Result"}
 	for _, boot := range []Boot{First, Later} {
 		in := first(t, string(raw))
 		in.Facts.Boot = boot

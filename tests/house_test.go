@@ -26,7 +26,7 @@ import (
 const repository = ".."
 
 // sizeLimit bounds the stripped program, in bytes.
-const sizeLimit = 12_400_000
+const sizeLimit = 13_800_000
 
 type pkg struct {
 	ImportPath                 string
@@ -276,7 +276,7 @@ func TestEveryDependencyHasItsReason(t *testing.T) {
 
 func TestTheProgramIsStaticAndSmall(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "pilotlight")
-	build := exec.Command("go", "build", "-trimpath", "-tags=nethttpomithttp2", "-ldflags=-s -w", "-o", binary, "./cmd/pilotlight")
+	build := exec.Command("go", "build", "-trimpath", "-tags=nethttpomithttp2", "-ldflags=-s -w -funcalign=16", "-o", binary, "./cmd/pilotlight")
 	build.Dir = repository
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

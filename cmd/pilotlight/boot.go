@@ -328,7 +328,7 @@ func orWord(s, otherwise string) string {
 func (b *boot) facts(f stages.Facts) stages.Facts {
 	f.Placed = b.memory.Place.Node != ""
 	f.SystemdRoot, f.SystemdUsr, f.RootHashes = b.args.Root, b.args.Usr, b.args.RootHashes()
-	f.MachineID = b.id
+	f.MachineID, f.Result = b.id, true
 	return f
 }
 
@@ -404,7 +404,7 @@ func (b *boot) run(ctx context.Context, name string, t told) ([]initrd.Outcome, 
 	if !ok {
 		return nil, misused("there is no part %q of a boot", name)
 	}
-	want, err := s.Want(t.input())
+	want, err := t.wantOf(s)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ func TestUsageSaysWhichArgument(t *testing.T) {
 			got[s.name] = s.argument
 		}
 		for _, f := range s.flags {
-			want := slices.Contains([]string{"predict --with", "predict --from", "initrd addon --ca", "initrd addon --program", "initrd addon --module",
-				"initrd build --ca", "initrd build --program", "initrd build --module"}, s.name+" --"+f.name)
+			want := slices.Contains([]string{"predict --with", "predict --from", "initrd addon --ca", "initrd addon --program", "initrd addon --module", "initrd addon --with",
+				"initrd build --ca", "initrd build --program", "initrd build --module", "initrd build --with"}, s.name+" --"+f.name)
 			if f.repeats != want {
 				t.Errorf("%s --%s repeats: %v", s.name, f.name, f.repeats)
 			}
@@ -89,7 +89,7 @@ func TestEveryVerbAndFlagCompletes(t *testing.T) {
 	for _, want := range []string{
 		"'*--with=[take a file for an address, url=file]:URL=FILE: '",
 		"'*--from=[event log of what comes before ours, once or twice]:LOG:_files'",
-		":NAMES:_sequence compadd - measure network repart ",
+		":NAMES:_sequence compadd - measure network kargs repart ",
 		":NAME:_sequence compadd - auto ",
 		"'--root=[the tree]:TREE:_files -/'",
 		"'1:bash|zsh|fish:(bash zsh fish)'",
@@ -100,7 +100,7 @@ func TestEveryVerbAndFlagCompletes(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"'__pilotlight_in plan' -l 'stage' -r -f -a 'measure network repart ",
+		"'__pilotlight_in plan' -l 'stage' -r -f -a 'measure network kargs repart ",
 		"'__pilotlight_in initrd build' -l 'root' -r -a '(__fish_complete_directories (commandline -ct))' ",
 		"'__pilotlight_in initrd addon' -l 'check' -r -F ",
 		"'__pilotlight_in completion' -a 'bash zsh fish'\n",

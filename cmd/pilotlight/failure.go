@@ -193,8 +193,11 @@ func advice(part string, err error) string {
 
 // journal is the command that shows what a part said.
 func journal(part string) string {
-	if part == "luks" {
-		part = "root" // they are one unit
+	switch part { // some are one unit
+	case "luks":
+		part = "root"
+	case "kargs", "disks":
+		part = "repart"
 	}
 	return "journalctl -b -u pilotlight-" + part
 }
@@ -320,17 +323,27 @@ func onDisks(err error) string {
 	if _, ok := errors.AsType[*disk.CountError](err); ok {
 		return "see that the disk is attached, and its driver in the initrd"
 	}
+	if _, ok := errors.AsType[*disk.LayoutError](err); ok {
+		return "correct that partition in the config, or say what may be lost for it: wipePartitionEntry, wipeTable"
+	}
 	table, isTable := errors.AsType[*disk.TableError](err)
 	look, isLook := errors.AsType[*disk.LookError](err)
+	_, isAmbivalent := errors.AsType[*disk.AmbivalentError](err)
 	switch {
 	case errors.Is(err, disk.ErrNotSet), errors.Is(err, disk.ErrNoVariables):
 		return "name the disk in the config: device: /dev/disk/by-id/…, or match; only some boot loaders say where they are"
+	case errors.Is(err, initrd.ErrOccupied):
+		return "correct the device, or say wipeFilesystem: true, which erases all that is on it"
 	case errors.Is(err, disk.ErrDamaged), errors.Is(err, disk.ErrMBR):
-		return "repair the table (sfdisk(8)), or say empty: force in the config, which erases all that is on the disk"
+		return "repair the table (sfdisk(8)), or say empty: force (of repart) or wipeTable (of storage.disks), which erase all that is on the disk"
+	case errors.Is(err, disk.ErrBootSector):
+		return "correct the device: a file system may fill that disk; wipeTable erases it"
 	case errors.Is(err, disk.ErrSectorSize):
 		return "write the image again, for the sector size of this disk"
 	case isTable && !errors.Is(err, disk.ErrNoTable):
 		return "see whether " + cmp.Or(table.Node, "the disk") + " is failing: journalctl -k"
+	case isAmbivalent:
+		return "see which of them is meant (wipefs(8) without options lists them) and wipe the other, or say wipeFilesystem: true"
 	case isLook && errors.Is(err, fs.ErrNotExist):
 		return "see that " + look.Path + " is attached and its driver in the initrd, or correct device (ls /dev/disk/by-id)"
 	case isLook:
@@ -351,6 +364,8 @@ func onPrograms(part string, err error) string {
 	switch {
 	case p.Err != nil && (errors.Is(p.Err, context.Canceled) || errors.Is(p.Err, context.DeadlineExceeded)):
 		return "" // it is not its fault
+	case p.Name == initrd.KernelArgumentsHelper:
+		return "give the image those kernel arguments, or its initrd the distribution's " + p.Name
 	case p.Err != nil:
 		return "pack the initrd anew with " + p.Name + " (pilotlight initrd addon --check names all that one lacks)"
 	case p.Name == "systemd-repart":
@@ -402,6 +417,10 @@ func onFiles(err error) string {
 		return "say overwrite: true for it in the config, or remove what is there"
 	case errors.Is(err, initrd.ErrUnknownOwner):
 		return "let etc.sysusers make that user or group, or give its number"
+	case errors.Is(err, initrd.ErrKeyLost):
+		return "give that volume a keyFile, clevis or tpm2"
+	case errors.Is(err, initrd.ErrNoLabels):
+		return "give the image setfiles and the policy's file_contexts, or switch SELinux off in its /etc/selinux/config"
 	case errors.Is(err, initrd.ErrStillNotSo):
 		return "see what changed it at once, and report it if nobody did"
 	case isVerity && errors.Is(err, fs.ErrNotExist):

@@ -51,6 +51,8 @@ func failings() []failing {
 	usr := initrd.Verity{Name: "usr", RootHash: "ab12"}
 	root := initrd.Mount{What: initrd.Source{Path: "/dev/vda4"}, Where: "/sysroot"}
 	motd := initrd.File{Path: "/etc/motd"}
+	layout := initrd.Layout{Device: "/dev/vdb"}
+	data := initrd.Filesystem{Device: "/dev/vdb1", Format: "ext4"}
 	word := initrd.Extend{Word: "pilotlight:config:v1:user:sha256:dd34", PCR: 12}
 	late := &resource.Error{What: "http://boot.example/ignition", Err: resource.ErrUnreachable, Cause: errors.New("connection refused until the deadline, 31 tries in 5m0s")}
 	missing := &fs.PathError{Op: "stat", Path: "/dev/disk/by-id/x", Err: fs.ErrNotExist}
@@ -160,9 +162,9 @@ func failings() []failing {
 		{"disk.ErrNoVariables", "repart", disk.ErrNoVariables, "no EFI variables: efivarfs is not mounted",
 			"name the disk in the config: device: /dev/disk/by-id/…, or match; only some boot loaders say where they are"},
 		{"disk.ErrDamaged", "repart", &disk.TableError{Node: "/dev/vda", Err: disk.ErrDamaged},
-			"partition table of /dev/vda: damaged GPT", "repair the table (sfdisk(8)), or say empty: force in the config, which erases all that is on the disk"},
+			"partition table of /dev/vda: damaged GPT", "repair the table (sfdisk(8)), or say empty: force (of repart) or wipeTable (of storage.disks), which erase all that is on the disk"},
 		{"disk.ErrMBR", "repart", &disk.TableError{Node: "/dev/vda", Err: disk.ErrMBR},
-			"partition table of /dev/vda: an MBR label, not a GPT", "repair the table (sfdisk(8)), or say empty: force in the config, which erases all that is on the disk"},
+			"partition table of /dev/vda: an MBR label, not a GPT", "repair the table (sfdisk(8)), or say empty: force (of repart) or wipeTable (of storage.disks), which erase all that is on the disk"},
 		{"disk.ErrSectorSize", "repart", &disk.TableError{Node: "/dev/vda", Err: disk.ErrSectorSize},
 			"partition table of /dev/vda: GPT for another sector size", "write the image again, for the sector size of this disk"},
 		{"disk.TableError", "repart", &disk.TableError{Node: "/dev/vda", Err: errors.New("read: no medium")},
@@ -178,6 +180,19 @@ func failings() []failing {
 		{"disk.ScanError", "verity", &disk.ScanError{Failed: []error{&disk.TableError{Node: "/dev/vdb", Err: errors.New("read: no medium")}}},
 			"partition table of /dev/vdb: read: no medium", "see whether /dev/vdb is failing: journalctl -k"},
 
+		{"disk.LayoutError", "disks", step(layout, &disk.LayoutError{Partition: `partition 2 "var"`, Err: errors.New("it has 4 GiB, and 8 GiB were asked for")}),
+			`partition 2 "var": it has 4 GiB, and 8 GiB were asked for`, "correct that partition in the config, or say what may be lost for it: wipePartitionEntry, wipeTable"},
+		{"disk.ErrBootSector", "disks", step(layout, &disk.TableError{Node: "/dev/vdb", Err: fmt.Errorf("%w, but %w", disk.ErrNoTable, disk.ErrBootSector)}),
+			"no partition table, but a boot sector", "correct the device: a file system may fill that disk; wipeTable erases it"},
+		{"initrd.ErrOccupied", "disks", step(data, fmt.Errorf("/dev/vdb1 has btrfs, and ext4 was asked for: %w", initrd.ErrOccupied)),
+			"/dev/vdb1 has btrfs, and ext4 was asked for: wipeFilesystem is not set", "correct the device, or say wipeFilesystem: true, which erases all that is on it"},
+		{"disk.AmbivalentError", "disks", step(data, &disk.LookError{Path: "/dev/vdb1", Err: &disk.AmbivalentError{Found: []disk.Superblock{{Type: "ext4"}, {Type: "xfs"}}}}),
+			"more than one signature: ext4, xfs", "see which of them is meant (wipefs(8) without options lists them) and wipe the other, or say wipeFilesystem: true"},
+		{"initrd.ErrKeyLost", "etc", initrd.ErrKeyLost, "its key was generated, and /etc does not outlive this boot", "give that volume a keyFile, clevis or tpm2"},
+		{"initrd.ErrNoLabels", "etc", fmt.Errorf("SELinux contexts: %w: the policy has no file_contexts", initrd.ErrNoLabels),
+			"what was written gets no SELinux contexts: the policy has no file_contexts",
+			"give the image setfiles and the policy's file_contexts, or switch SELinux off in its /etc/selinux/config"},
+
 		// Programs.
 		{"initrd.ProgramError", "repart", step(system, program("systemd-repart", 1, "Can't fit requested partitions into available free space (3.8G), refusing.; Automatically determined minimal disk image size as 64.9G, current image size is 4G.")),
 			`partitions "system" on boot by 0 definitions: systemd-repart: exit 1: Can't fit requested partitions into available free space (3.8G), refusing; Automatically determined minimal disk image size as 64.9G, current image size is 4G.`,
@@ -185,6 +200,10 @@ func failings() []failing {
 		{"", "repart", step(system, fmt.Errorf("nothing was done: %w", program("systemd-repart", 77, "Disk already partitioned"))),
 			"systemd-repart: exit 77", "say in the config what may become of that disk: empty: allow, or force, which erases all that is on it"},
 		{"", "repart", program("systemd-repart", 1, "mkfs.xfs: No such file or directory"), "mkfs.xfs", "see that the initrd has mkfs for every Format= (pilotlight initrd addon --check)"},
+		{"", "kargs", step(initrd.KernelArguments{ShouldExist: []string{"audit=1"}}, &initrd.ProgramError{Name: initrd.KernelArgumentsHelper, Err: errors.New("executable file not found in $PATH")}),
+			"kernel arguments with audit=1: ignition-kargs-helper: executable file not found in $PATH",
+			"give the image those kernel arguments, or its initrd the distribution's ignition-kargs-helper"},
+		{"", "disks", errors.New("out of luck"), "out of luck", "see why: journalctl -b -u pilotlight-repart"},
 		{"", "repart", program("systemd-repart", 1, "Unknown partition type: bogus"),
 			"systemd-repart: exit 1: Unknown partition type: bogus", "correct the definitions (repart.d(5)); journalctl -b -u pilotlight-repart has all of it"},
 		{"", "repart", &initrd.ProgramError{Name: "systemd-repart", Err: errors.New("executable file not found in $PATH: systemd-repart is in none of /usr/bin")},
@@ -278,8 +297,10 @@ func TestFailedFetchIsWhereItsAddressStands(t *testing.T) {
 // with advice of its own, or cannot end a boot.
 func TestEveryErrorHasItsAdvice(t *testing.T) {
 	told := map[string]bool{
-		"providers.ErrNone": true, // is no failure
-		"initrd.ErrNoBoot":  true, // outside a boot alone
+		"providers.ErrNone":  true, // is no failure
+		"resource.ErrNobody": true, // leads to an anonymous request
+		"initrd.ErrNoBoot":   true, // outside a boot alone
+		"disk.ErrNoLUKS":     true, // leads to a new volume
 	}
 	for _, f := range failings() {
 		told[f.of] = true

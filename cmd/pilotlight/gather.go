@@ -51,6 +51,20 @@ func (t told) input() stages.Input {
 	return stages.Input{Config: t.config, Documents: t.frozen.Outside(), Facts: t.facts}
 }
 
+// wantOf is what a stage wants. Only the last one keeps a copy of all documents, which
+// can be megabytes.
+func (t told) wantOf(s stages.Stage) ([]initrd.Step, error) {
+	in := t.input()
+	if s.Name == "report" {
+		packed, err := t.frozen.Pack()
+		if err != nil {
+			return nil, err
+		}
+		in.Facts.Packed = packed
+	}
+	return s.Want(in)
+}
+
 // frozenDocuments is the other way round.
 func frozenDocuments(list []config.Document) []initrd.Document {
 	var out []initrd.Document
@@ -99,13 +113,9 @@ func tell(f initrd.Frozen, got config.Collected) (told, error) {
 	if err := t.inline(); err != nil {
 		return told{}, err
 	}
-	packed, err := f.Pack()
-	if err != nil {
-		return told{}, err
-	}
 	t.facts = stages.Facts{
 		Boot: stages.Boot(f.Boot), Platform: f.Platform, Provision: f.Provision,
-		Root: initrd.BootRoot, Digest: f.Digest(), Packed: packed,
+		Root: initrd.BootRoot, Digest: f.Digest(),
 	}
 	return t, nil
 }
@@ -119,6 +129,11 @@ func wholes(c *config.Config) []*resource.Resource {
 		}
 		for j := range c.Pilotlight.Repart[i].Definitions {
 			list = append(list, &c.Pilotlight.Repart[i].Definitions[j].Contents)
+		}
+	}
+	for _, l := range c.Pilotlight.Luks {
+		if l.PIN != nil {
+			list = append(list, l.PIN)
 		}
 	}
 	for i := range c.Pilotlight.Verity {
@@ -185,7 +200,7 @@ func (t told) want(skip ...string) ([]initrd.Step, error) {
 		if slices.Contains(skip, s.Name) {
 			continue
 		}
-		list, err := s.Want(t.input())
+		list, err := t.wantOf(s)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
@@ -210,7 +225,8 @@ func where(err error, list []config.Document) string {
 			}
 		}
 	case errors.As(err, &fault):
-		at, ok = config.Find(list, []string{"pilotlight", fault.List}, "name", fault.Name)
+		of, key := fault.Entry()
+		at, ok = config.Find(list, of, key, fault.Name)
 	case errors.As(err, &failed):
 		if path, key, value := stages.Asked(failed.Step); path != nil {
 			at, ok = config.Find(list, path, key, value)

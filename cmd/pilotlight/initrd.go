@@ -74,6 +74,7 @@ func (l *list) Set(v string) error {
 type wishes struct {
 	binary, base          string
 	ca, programs, modules list
+	with                  list
 }
 
 func (w *wishes) flags(f *flag.FlagSet) {
@@ -82,19 +83,27 @@ func (w *wishes) flags(f *flag.FlagSet) {
 	f.Var(&w.ca, "ca", "PEM `file` of certificate authorities for https; system for those of the tree")
 	f.Var(&w.programs, "program", "one more program, a `name` or path, such as mkfs.xfs")
 	f.Var(&w.modules, "module", "one more kernel module, a `name`")
+	f.Var(&w.with, "with", "what `part` of a config needs more than the usual: raid for storage.raid, clevis for clevis in storage.luks")
 }
 
 func (w *wishes) contents() (image.Contents, error) {
 	c, err := contents(w.binary, w.base)
 	c.Programs = append(c.Programs, w.programs...)
 	c.Modules = append(c.Modules, w.modules...)
+	for _, name := range w.with {
+		programs, modules, err := initrd.Extra(name)
+		if err != nil {
+			return c, misused("--with: %v", err)
+		}
+		c.Programs, c.Modules = append(c.Programs, programs...), append(c.Modules, modules...)
+	}
 	return c, err
 }
 
 func addonVerb() verb {
 	return verb{
 		name: "initrd addon",
-		usage: "[--to INITRD | --for INITRD] [--root TREE] [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--base DIR] " +
+		usage: "[--to INITRD | --for INITRD] [--root TREE] [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--with PART]... [--base DIR] " +
 			"| --check INITRD",
 		short: "make an addition to a systemd initrd, or say what one lacks",
 		long: `The addition is a small cpio archive: this program, its units and links. Give it to the
@@ -198,7 +207,7 @@ func (c *call) check(name string, parts image.Contents, asJSON bool) error {
 
 func buildVerb() verb {
 	return verb{
-		name: "initrd build", usage: "--root TREE [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--base DIR]", short: "make a whole initrd from a distribution's tree",
+		name: "initrd build", usage: "--root TREE [--output FILE] [--kernel VERSION] [--ca FILE]... [--program NAME]... [--module NAME]... [--with PART]... [--base DIR]", short: "make a whole initrd from a distribution's tree",
 		long: `TREE is an unpacked distribution with systemd 257 or newer, as mmdebstrap makes it. It is
 only read, and nothing of it is run.
 

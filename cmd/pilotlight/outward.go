@@ -16,6 +16,7 @@ import (
 	"pilotlight/config"
 	"pilotlight/config/resource"
 	"pilotlight/initrd"
+	"pilotlight/providers"
 )
 
 // outward is how this process reaches out. It is what providers are handed as
@@ -25,8 +26,9 @@ type outward struct {
 	knobs   config.Knobs
 	tell    func(string)
 
-	client *resource.Client
-	err    error // of settings that could not be followed; told at the next fetch
+	account *resource.Account // as whom the stores of this machine's cloud are asked
+	client  *resource.Client
+	err     error // of settings that could not be followed; told at the next fetch
 
 	clock     initrd.Clock
 	clockTold sync.Once
@@ -40,6 +42,7 @@ type outward struct {
 func newOutward(network *initrd.Network, knobs config.Knobs, tell func(string)) *outward {
 	o := &outward{network: network, knobs: knobs, tell: tell, authorities: map[string][]byte{}}
 	network.Tell = tell
+	o.account = providers.Account(knobs.Platform, o)
 	o.clock, o.err = initrd.NewClock(buildTime())
 	o.use(nil, resource.URL{}, resource.URL{}, nil, 0, 0)
 	return o
@@ -74,6 +77,7 @@ func (o *outward) use(roots *x509.CertPool, httpProxy, httpsProxy resource.URL, 
 			"User-Agent": {"pilotlight/" + version()},
 			"Accept":     {"application/vnd.coreos.ignition+json;version=3.5.0, */*;q=0.1"},
 		},
+		Account:               o.account,
 		ResponseHeaderTimeout: header,
 		TotalTimeout:          total,
 		Patience:              o.knobs.DeadlineOrDefault(),

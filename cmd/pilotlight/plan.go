@@ -73,7 +73,7 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 			}
 			names := "etc"
 			if dir == initrd.BootRoot {
-				names = "network,repart,disks,verity,root,etc"
+				names = "network,kargs,repart,disks,verity,root,etc"
 			}
 			if *only != "" {
 				names = *only
@@ -83,6 +83,9 @@ func planOrApply(mode initrd.Mode) func(*flag.FlagSet) func(*call) error {
 				return err
 			}
 			t.facts.Root = dir
+			// A plan is of a boot that has a place for its record. Whether this machine has one is
+			// seen by the wish for the record, and a plan of another machine's boot cannot know.
+			t.facts.Placed = mode == initrd.Plan
 			c.show.all = *all
 			return runStages(c, t, o, strings.Split(names, ","), mode, *asJSON)
 		}
@@ -119,12 +122,16 @@ func runStages(c *call, t told, o *outward, names []string, mode initrd.Mode, as
 	}
 	defer m.Close()
 	m.Tell = c.show.tell
+	c.show.brush = c.show.paint()
+	if mode == initrd.Plan {
+		m.Wait = 0 // what an earlier step makes is not there yet, and will not come
+	}
 
 	var report []initrd.ReportedStage
 	var sum tally
 	var failed error
 	for i, s := range list {
-		want, err := s.Want(t.input())
+		want, err := t.wantOf(s)
 		if err != nil {
 			return err
 		}

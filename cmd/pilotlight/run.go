@@ -73,6 +73,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	if filepath.Base(args[0]) == "pilotlight-generator" {
 		return s.end("pilotlight-generator", generator(args[1:]))
 	}
+	if do := faces(filepath.Base(args[0])); do != nil {
+		return do(ctx, args[1:], in, s)
+	}
 	if len(args) < 2 || args[1] == "help" || args[1] == "--help" || args[1] == "-h" {
 		s.overview(verbs())
 		if len(args) < 2 {

@@ -18,7 +18,8 @@ import (
 // show is the only printing there is.
 type show struct {
 	out, err io.Writer
-	all      bool // name of a plan also what is so already, and each deed
+	all      bool                             // name of a plan also what is so already, and each deed
+	brush    func(colour, text string) string // that paint gave for many lines; nil to ask anew
 }
 
 // line prints what a verb is asked for.
@@ -150,6 +151,9 @@ func (s show) summary(t tally, mode initrd.Mode) {
 // paint colours text where a person reads it: on a terminal, unless NO_COLOR says not
 // to (https://no-color.org).
 func (s show) paint() func(colour, text string) string {
+	if s.brush != nil {
+		return s.brush
+	}
 	f, ok := s.out.(*os.File)
 	if ok {
 		info, err := f.Stat()

@@ -76,7 +76,8 @@ func unwanted(raw []byte, c config.Config) config.Report {
 		f := config.Fault{Severity: config.Error, Path: "$.pilotlight", Message: err.Error()}
 		if errors.As(err, &fault) {
 			f.Message = fault.Err.Error()
-			if at, ok := config.Find([]config.Document{{Bytes: raw}}, []string{"pilotlight", fault.List}, "name", fault.Name); ok {
+			list, key := fault.Entry()
+			if at, ok := config.Find([]config.Document{{Bytes: raw}}, list, key, fault.Name); ok {
 				f.Line, f.Column, f.Path = at.Line, at.Column, at.Path
 			}
 		}

@@ -42,6 +42,10 @@ type Client struct {
 	// is sent unless one of the resource's own headers says otherwise.
 	Header http.Header
 
+	// Account is as whom the stores of clouds are asked: S3, Google's, Azure's blob
+	// storage. Nil: anonymously.
+	Account *Account
+
 	// ResponseHeaderTimeout bounds, in each try, the wait between a request
 	// that is sent and the header of its answer. 0 is DefaultResponseHeaderTimeout.
 	// Connecting has its own bound of 40 s.
@@ -257,7 +261,10 @@ func (p *pour) open() (io.Reader, func(), error) {
 		if err := p.download.answered(); err != nil {
 			return nil, nil, err
 		}
-		p.empty = p.download.empty
+		p.empty, p.chunk = p.download.empty, copyBuffer
+		if n := p.download.total; p.resource.Compression == None && n >= 0 && n < copyBuffer {
+			p.chunk = chunkFor(int(n)) // many small files come at once
+		}
 	}
 	if p.empty {
 		return p.raw, func() {}, nil

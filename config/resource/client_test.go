@@ -862,16 +862,17 @@ func TestRedirects(t *testing.T) {
 
 	host, otherHost := s.URL[len("http://"):], other.URL[len("http://"):]
 	mine := func(path string) seen { return seen{host, path, canary, "u" + canary, "", "a"} }
+	then := func(path string) seen { return seen{host, path, "", "u" + canary, "", "a"} }
 	bare := func(host, path string) seen { return seen{host, path, "", "", "", "a"} }
 	for _, tt := range []struct {
 		path string
 		body string
 		log  []seen
 	}{
-		{"/301/same", "end", []seen{mine("/301/same"), mine("/end")}},
-		{"/302/same", "end", []seen{mine("/302/same"), mine("/end")}},
-		{"/303/relative", "end", []seen{mine("/303/relative"), mine("/end")}},
-		{"/307/same", "end", []seen{mine("/307/same"), mine("/end")}},
+		{"/301/same", "end", []seen{mine("/301/same"), then("/end")}},
+		{"/302/same", "end", []seen{mine("/302/same"), then("/end")}},
+		{"/303/relative", "end", []seen{mine("/303/relative"), then("/end")}},
+		{"/307/same", "end", []seen{mine("/307/same"), then("/end")}},
 		{"/308/other", "other", []seen{mine("/308/other"), bare(otherHost, "/end")}},
 		{"/302/back", "end", []seen{mine("/302/back"), bare(otherHost, "/back"), bare(host, "/end")}},
 	} {
@@ -887,7 +888,7 @@ func TestRedirects(t *testing.T) {
 		says     string
 		requests int
 	}{
-		{"/302/loop", ErrRedirect, "it leads back to " + s.URL + "/302/loop, round and round", 1},
+		{"/302/loop", ErrRedirect, "it leads back to " + s.URL + "/302/loop, round and round", 2},
 		{"/302/ping", ErrRedirect, "it leads back to " + other.URL + "/pong, round and round", 3},
 		{"/302/far", ErrRedirect, "more than 10 in a row", 11},
 		{"/302/data", ErrRedirect, "valid location", 1},

@@ -2,10 +2,11 @@ package resource
 
 import (
 	"bufio"
-	"compress/gzip"
 	"errors"
 	"io"
 
+	// It inflates a third faster than the standard library's, which is as fast as gzip -dc.
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 

@@ -2,18 +2,14 @@ package resource
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +28,7 @@ type download struct {
 	resource  Resource
 	transport http.RoundTripper
 	release   func()
+	store     store // nil for a plain server
 	limit     int64
 	narrator  *narrator
 
@@ -65,6 +62,7 @@ func (c *Client) newDownload(ctx context.Context, r Resource, limit int64) *down
 		t := NewTransport(TransportOptions{})
 		d.transport, d.release = t, t.CloseIdleConnections
 	}
+	d.store = storeOf(r.Source, r.Headers, c.Account)
 	d.narrator = narrate(c.Tell, r.String())
 	return d
 }
@@ -161,7 +159,9 @@ func (d *download) open() error {
 
 // accept judges an answer and makes its body the one that is read.
 func (d *download) accept(a *answer) error {
-	d.status = a.StatusCode
+	if a.Proto != tftpProto {
+		d.status = a.StatusCode
+	}
 	resumed := false
 	switch code := a.StatusCode; {
 	case code == http.StatusOK, code == http.StatusNoContent:
@@ -187,7 +187,7 @@ func (d *download) accept(a *answer) error {
 		return d.fault(ErrNotFound, d.told(a), "")
 	default:
 		a.close()
-		return d.fault(ErrRefused, d.told(a), refusalHint(code))
+		return d.fault(ErrRefused, d.told(a), d.refusalHint(code))
 	}
 
 	start := d.offset
@@ -309,184 +309,6 @@ func (d *download) over() error {
 
 func (d *download) fault(kind, cause error, hint string) error {
 	return &Error{What: d.resource.String(), Status: d.status, Err: kind, Cause: cause, Hint: hint}
-}
-
-// try makes one request and follows its redirects.
-func (d *download) try() (*answer, error) {
-	own := origin(d.resource.Source.parsed.http)
-	at := d.resource.Source.parsed.http
-	trusted := true
-	// The same request, with or without the credentials, has the same answer.
-	type visit struct {
-		url     string
-		trusted bool
-	}
-	visited := map[visit]bool{}
-	for range maxRedirects + 1 {
-		visited[visit{at.String(), trusted}] = true
-		a, err := d.roundTrip(d.request(at, trusted))
-		if err != nil {
-			return nil, err
-		}
-		switch a.StatusCode {
-		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		default:
-			return a, nil
-		}
-		d.status = a.StatusCode
-		a.close()
-		to, err := at.Parse(a.Header.Get("Location"))
-		switch {
-		case err != nil || a.Header.Get("Location") == "" || to.Hostname() == "":
-			return nil, d.fault(ErrRedirect, reason("it names no valid location"), "")
-		case to.Scheme != "http" && to.Scheme != "https":
-			return nil, d.fault(ErrRedirect, reason("it leads to something other than http and https"), "")
-		case at.Scheme == "https" && to.Scheme == "http":
-			return nil, d.fault(ErrRedirect, reason("it leads from https to http"), "")
-		}
-		at = to
-		trusted = trusted && origin(at) == own
-		if visited[visit{at.String(), trusted}] {
-			return nil, d.fault(ErrRedirect, reason("it leads back to "+shown(at)+", round and round"), "")
-		}
-	}
-	return nil, d.fault(ErrRedirect, reason(fmt.Sprintf("more than %d in a row", maxRedirects)), "")
-}
-
-// request asks for the body from offset on. Only a trusted origin gets the
-// resource's own headers and user info.
-func (d *download) request(at *url.URL, trusted bool) *http.Request {
-	target := *at
-	target.User, target.Fragment, target.RawFragment = nil, "", ""
-	req := &http.Request{Method: http.MethodGet, URL: &target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: d.client.Header.Clone()}
-	if req.Header == nil {
-		req.Header = http.Header{}
-	}
-	req.Header.Set("Accept-Encoding", "identity")
-	user := at.User
-	if trusted {
-		if user == nil {
-			user = d.resource.Source.parsed.http.User
-		}
-		for _, h := range d.resource.Headers {
-			req.Header.Del(h.Name)
-		}
-		for _, h := range d.resource.Headers {
-			if http.CanonicalHeaderKey(h.Name) == "Host" {
-				req.Host = h.Value.Reveal()
-				continue
-			}
-			req.Header.Add(h.Name, h.Value.Reveal())
-		}
-	}
-	if user != nil && req.Header.Get("Authorization") == "" {
-		password, _ := user.Password()
-		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
-	}
-	if d.offset > 0 && d.etag != "" {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.offset))
-		req.Header.Set("If-Range", d.etag)
-	}
-	return req
-}
-
-// roundTrip makes one request, and returns its answer when the header is here.
-func (d *download) roundTrip(req *http.Request) (*answer, error) {
-	ctx, cancel := context.WithCancelCause(d.ctx)
-	timeout := d.client.ResponseHeaderTimeout
-	if timeout <= 0 {
-		timeout = DefaultResponseHeaderTimeout
-	}
-	// The time for the answer counts from when the request is sent. A timer that
-	// is set too late, for an answer that came early, must not end its body.
-	var settled, connected atomic.Bool
-	timer := time.AfterFunc(connectTimeout+timeout, func() {
-		if settled.CompareAndSwap(false, true) {
-			cancel(noHeaderInTime)
-		}
-	})
-	defer timer.Stop()
-	trace := &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { connected.Store(true) },
-		WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(timeout) },
-	}
-
-	resp, err := d.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
-	inTime := settled.CompareAndSwap(false, true)
-	d.connected = d.connected || connected.Load()
-	if err == nil && !inTime {
-		resp.Body.Close()
-		err = noHeaderInTime
-	} else if !inTime {
-		if err = noHeaderInTime; !connected.Load() {
-			err = noConnectionInTime
-		}
-	}
-	if err != nil {
-		cancel(nil)
-		return nil, d.judge(err)
-	}
-	a := &answer{Response: resp, at: req.URL, ctx: ctx, cancel: cancel}
-	a.stall = time.AfterFunc(stallTimeout, func() { cancel(stalled) })
-	a.stall.Stop()
-	return a, nil
-}
-
-// judge tells whether another try may get further than one that ended without
-// an answer.
-func (d *download) judge(err error) error {
-	cause := publicCause(err)
-	if untrusted(cause) {
-		return d.fault(ErrUntrusted, cause, hintFor(cause))
-	}
-	p, ok := errors.AsType[*proxyError](cause)
-	switch {
-	case !ok:
-		return &transient{cause: cause}
-	case worthAnotherTry(p.status):
-		return &transient{cause: cause, retryAfter: p.retryAfter}
-	}
-	d.status = p.status
-	return d.fault(ErrRefused, cause, hintFor(cause))
-}
-
-// answer is a response whose body ends when it stalls.
-type answer struct {
-	*http.Response
-	at     *url.URL
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	stall  *time.Timer
-}
-
-func (a *answer) Read(b []byte) (int, error) {
-	a.stall.Reset(stallTimeout)
-	n, err := a.Body.Read(b)
-	a.stall.Stop()
-	if err != nil && err != io.EOF {
-		if context.Cause(a.ctx) == stalled {
-			err = stalled
-		}
-		err = publicCause(err)
-	}
-	return n, err
-}
-
-func (a *answer) close() {
-	a.stall.Stop()
-	// Before Close, which otherwise may wait for the rest of the body.
-	a.cancel(nil)
-	a.Body.Close()
-}
-
-// told is what the answer's status says, and who said it if that is not the
-// resource's own URL.
-func (d *download) told(a *answer) error {
-	text := statusText(a.StatusCode)
-	if at := shown(a.at); at != d.resource.String() {
-		text += " from " + at
-	}
-	return reason(text)
 }
 
 // contentRange reads where a part begins and how long the whole is, -1 where

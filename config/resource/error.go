@@ -24,7 +24,7 @@ var (
 	// ErrCompression: the bytes are not wholly what the compression says:
 	// truncated, corrupt, followed by something else, or of an unknown kind.
 	ErrCompression = errors.New("cannot decompress")
-	// ErrNotFound: status 404.
+	// ErrNotFound: status 404, or a TFTP server's word for it.
 	ErrNotFound = errors.New("not found")
 	// ErrRefused: a status that is none of 200, 204, 404, a redirect, or one
 	// that is worth another try; the server's own, or a proxy's that does not
@@ -175,11 +175,22 @@ func publicCause(err error) error {
 	return notHTTP
 }
 
+// refusalHint says what an operator can do about the status of a resource, or "".
+func (d *download) refusalHint(code int) string {
+	switch {
+	case d.store != nil && identityRefused(code):
+		return "let the machine's identity read it, or everybody"
+	case d.resource.Source.Scheme() == "tftp":
+		return ""
+	}
+	return refusalHint(code)
+}
+
 // refusalHint says what an operator can do about a status, or "".
 func refusalHint(code int) string {
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return "credentials go into httpHeaders; a redirect to another origin does not get them"
+		return "credentials go into httpHeaders; what a redirect leads to does not get them"
 	case http.StatusProxyAuthRequired:
 		return "the proxy wants to know who asks: pilotlight.proxy=http://USER:PASSWORD@HOST:PORT, or ignition.proxy alike"
 	}

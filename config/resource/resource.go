@@ -1,8 +1,8 @@
 // Package resource turns "a URL with its headers, hash and compression" into
 // verified bytes.
 //
-// A [Resource] is a wish, and a value: where some content is (an http, https
-// or data URL, or text that stands in the config itself), how it is
+// A [Resource] is a wish, and a value: where some content is (a URL of http, https, tftp,
+// of a cloud's store, or data; or text that stands in the config itself), how it is
 // compressed, and which hash its decompressed bytes have. It has the shape and
 // the meaning of Ignition's resource objects
 // (https://coreos.github.io/ignition/specs/), plus inline text and zstd. A
@@ -51,10 +51,24 @@
 // # Redirects
 //
 // At most 10 are followed, to http and https only, and never from https to
-// http; one that leads back to where it came from ends there. The headers and
-// the user info of a resource go to the origin (scheme, host, port) of its own
-// URL; once a redirect has led elsewhere they are not sent any more. There is no
-// Referer header.
+// http; one that leads back to where it came from ends there. The headers of a
+// resource go along with no request that a redirect leads to, as in Ignition; its user
+// info only as long as the redirects stay at the origin (scheme, host, port) of its own
+// URL. There is no Referer header.
+//
+// # Stores
+//
+// What an s3, arn or gs URL names, and what is in Azure's blob storage, is asked for as
+// the identity that the machine has in that cloud ([Client.Account]), over https. Where
+// there is none, or the store refuses it, it is asked for anonymously. The credentials go
+// to the store's own origin alone. S3 is asked in the region where the bucket most
+// likely is, and then where it says that the bucket is.
+//
+// # TFTP
+//
+// TFTP (RFC 1350) has blocks of 1428 bytes and a window of 32 where the server
+// agrees (RFC 2348, RFC 7440). It has neither headers, redirects nor proxies, nothing that broke
+// off can be continued, and nothing vouches for the server: that is for a hash to do.
 //
 // # Secrets
 //
@@ -167,7 +181,7 @@ func (r Resource) check() error {
 			return fault(ErrSyntax, err)
 		}
 	}
-	if len(r.Headers) > 0 && !r.Remote() {
+	if len(r.Headers) > 0 && !r.Source.TakesHeaders() {
 		return fault(ErrSyntax, reason("headers without an http or https source"))
 	}
 	for i, h := range r.Headers {

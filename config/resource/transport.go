@@ -38,7 +38,7 @@ type TransportOptions struct {
 }
 
 // NewTransport returns a transport for [Client]. It speaks HTTP/1.1, and TLS 1.2
-// or newer with the standard library's cryptography alone. It reads
+// or newer with the standard library's cryptography alone; and TFTP, without a proxy. It reads
 // neither the environment nor, by itself, any file; the defaults for Dial and Roots do.
 func NewTransport(opts TransportOptions) *http.Transport {
 	t := &http.Transport{
@@ -82,6 +82,7 @@ func NewTransport(opts TransportOptions) *http.Transport {
 			return u, nil
 		}
 	}
+	t.RegisterProtocol("tftp", tftpRoundTripper{t.DialContext})
 	t.RegisterProtocol("https", &vouched{roots: opts.Roots})
 	return t
 }

@@ -127,7 +127,7 @@ func TestTLS(t *testing.T) {
 }
 
 // TestRedirectsAndTLS: never from https to http; from http to https without the
-// resource's headers, for that is another origin.
+// resource's headers and user info.
 func TestRedirectsAndTLS(t *testing.T) {
 	got := ""
 	var plain *httptest.Server

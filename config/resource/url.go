@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// URL is where content is: an http or https URL (RFC 3986), or a data URL that
-// holds the content itself (RFC 2397). The zero value is none. It prints
-// without its secrets; see [URL.String].
+// URL is where content is: an http or https URL (RFC 3986); a tftp URL (RFC 3617); an
+// object in S3 (s3, or an Amazon resource name) or in Google's cloud storage (gs); or
+// a data URL that holds the content itself (RFC 2397). The zero value is none. It
+// prints without its secrets; see [URL.String].
 type URL struct {
 	parsed *parsedURL
 }
@@ -21,15 +22,15 @@ type parsedURL struct {
 	scheme string
 	text   Secret   // as it was given
 	shown  string   // without secrets
-	http   *url.URL // nil for data
+	http   *url.URL // as it was given, with a host; nil for data and objects
+	object *object  // nil for what is no object in a store
 }
 
 // ParseURL reads an absolute URL. The empty string gives the zero URL, as an
 // empty source has no content in Ignition's spec. The payload of a data URL is
-// decoded on the way, so that it cannot fail later.
+// checked on the way, so that it cannot fail later.
 //
-// It fails with [ErrScheme] for a scheme that this version does not fetch (of
-// Ignition's schemes these are tftp, s3, arn and gs), and with [ErrSyntax] for
+// It fails with [ErrScheme] for other schemes than these, and with [ErrSyntax] for
 // everything that is no such URL. The error repeats no part of s beyond the
 // name of a known scheme.
 func ParseURL(s string) (URL, error) {
@@ -39,12 +40,15 @@ func ParseURL(s string) (URL, error) {
 	fault := func(kind error, cause, hint string) (URL, error) {
 		return URL{}, &Error{What: "url", Err: kind, Cause: reason(cause), Hint: hint}
 	}
+	if usualData(s) {
+		return URL{&parsedURL{scheme: "data", text: NewSecret(s), shown: "data:"}}, nil
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return fault(ErrSyntax, urlFault(err), "")
 	}
 	switch u.Scheme {
-	case "http", "https":
+	case "http", "https", "tftp":
 		if u.Hostname() == "" {
 			return fault(ErrSyntax, "no host", "a source looks like https://host/path")
 		}
@@ -57,6 +61,9 @@ func ParseURL(s string) (URL, error) {
 			// net/http would send it as it is, and so break the request line.
 			return fault(ErrSyntax, "a blank in the query, which must be %20", "")
 		}
+		if u.Scheme == "tftp" && (strings.Trim(u.Path, "/") == "" || strings.Contains(u.Path, "\x00")) {
+			return fault(ErrSyntax, "no name of a file after the host", "")
+		}
 		plain := shown(u)
 		if _, err := url.Parse(plain); err != nil {
 			// net/url takes zones of IPv6 addresses that it cannot write.
@@ -68,12 +75,20 @@ func ParseURL(s string) (URL, error) {
 			return fault(ErrSyntax, err.Error(), "")
 		}
 		return URL{&parsedURL{scheme: "data", text: NewSecret(s), shown: "data:"}}, nil
-	case "tftp", "s3", "arn", "gs":
-		return fault(ErrScheme, u.Scheme, "this version does not fetch "+u.Scheme+"; serve the file with http or https")
+	case "s3", "arn", "gs":
+		o, wrong := map[string]func(*url.URL) (object, reason){"s3": s3Object, "arn": arnObject, "gs": gsObject}[u.Scheme](u)
+		if wrong != "" {
+			return fault(ErrSyntax, string(wrong), "")
+		}
+		plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+		if u.Scheme == "arn" {
+			plain.Opaque = strings.ReplaceAll(escaped(u.Opaque), "%3A", ":")
+		}
+		return URL{&parsedURL{scheme: u.Scheme, text: NewSecret(s), shown: plain.String(), object: &o}}, nil
 	case "":
 		return fault(ErrScheme, "there is none", "a source looks like https://host/path, or data:,text")
 	}
-	return fault(ErrScheme, "not one of http, https, data", "")
+	return fault(ErrScheme, "not one of http, https, tftp, s3, arn, gs, data", "")
 }
 
 // urlFault says what net/url found wrong. Its own words quote the URL.
@@ -87,7 +102,7 @@ func urlFault(err error) string {
 	return "no valid URL"
 }
 
-// Scheme returns "http", "https", "data", or "" for the zero URL.
+// Scheme returns "http", "https", "tftp", "s3", "arn", "gs", "data", or "" for the zero URL.
 func (u URL) Scheme() string {
 	if u.parsed == nil {
 		return ""
@@ -95,11 +110,15 @@ func (u URL) Scheme() string {
 	return u.parsed.scheme
 }
 
+// TakesHeaders reports whether headers can go along with a request for u, as in
+// Ignition's spec: that is so for http and https alone.
+func (u URL) TakesHeaders() bool { return u.Scheme() == "http" || u.Scheme() == "https" }
+
 // IsZero reports whether u is none.
 func (u URL) IsZero() bool { return u.parsed == nil }
 
 // Remote reports whether reading from u needs a network.
-func (u URL) Remote() bool { return u.parsed != nil && u.parsed.http != nil }
+func (u URL) Remote() bool { return u.parsed != nil && u.parsed.scheme != "data" }
 
 // Reveal returns the URL as it was given to [ParseURL], secrets included.
 func (u URL) Reveal() string {
@@ -109,8 +128,8 @@ func (u URL) Reveal() string {
 	return u.parsed.text.Reveal()
 }
 
-// String returns scheme://host/path, without user info, query and fragment;
-// "data:" for a data URL; "" for the zero URL.
+// String returns scheme://host/path, or arn:NAME, without user info, query and
+// fragment; "data:" for a data URL; "" for the zero URL.
 func (u URL) String() string {
 	if u.parsed == nil {
 		return ""

@@ -25,6 +25,13 @@ func TestParseURL(t *testing.T) {
 		{"http://[fe80::1]:80/x", "http", "http://[fe80::1]:80/x", true},
 		{"http://example.com/a%2Fb", "http", "http://example.com/a%2Fb", true},
 		{"http://example.com?token=x", "http", "http://example.com", true},
+		{"tftp://u:p@h/dir/a%20b?q#f", "tftp", "tftp://h/dir/a%20b", true},
+		{"tftp://[::1]:6969//x", "tftp", "tftp://[::1]:6969//x", true},
+		{"s3://bucket/a/b%20c?versionId=v&x=y", "s3", "s3://bucket/a/b%20c", true},
+		{"s3://My_old.Bucket//k", "s3", "s3://My_old.Bucket//k", true},
+		{"arn:aws:s3:::bucket/a b/c:d?versionId=v", "arn", "arn:aws:s3:::bucket/a%20b/c:d", true},
+		{"arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/name/object/a/b", "arn", "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/name/object/a/b", true},
+		{"gs://my_bucket/a/b?generation=3", "gs", "gs://my_bucket/a/b", true},
 		{"data:,hello", "data", "data:", false},
 		{"data:text/plain;charset=utf-8;base64,aGVsbG8=", "data", "data:", false},
 	} {
@@ -56,12 +63,34 @@ func TestParseURLRefuses(t *testing.T) {
 		kind error
 		says string
 	}{
-		{"tftp://h/" + canary, ErrScheme, "this version does not fetch tftp"},
-		{"s3://b/" + canary, ErrScheme, "this version does not fetch s3"},
-		{"arn:aws:s3:::b/" + canary, ErrScheme, "this version does not fetch arn"},
-		{"gs://b/" + canary, ErrScheme, "this version does not fetch gs"},
-		{"ftp://h/" + canary, ErrScheme, "not one of http, https, data"},
-		{canary + "://h/", ErrScheme, "not one of http, https, data"},
+		{"tftp:///" + canary, ErrSyntax, "no host"},
+		{"tftp://h", ErrSyntax, "no name of a file"},
+		{"tftp://h/?" + canary, ErrSyntax, "no name of a file"},
+		{"tftp://h/%00" + canary, ErrSyntax, "no name of a file"},
+		{"tftp://h:0/" + canary, ErrSyntax, "port"},
+		{"s3:///" + canary, ErrSyntax, "no name of a bucket"},
+		{"s3://b:80/" + canary, ErrSyntax, "no name of a bucket"},
+		{"s3://bucket", ErrSyntax, "no key"},
+		{"s3://bucket//?" + canary, ErrSyntax, "no key"},
+		{"s3://bucket/k?versionId=&x=" + canary, ErrSyntax, "empty versionId"},
+		{"s3:bucket/" + canary, ErrSyntax, "no name of a bucket"},
+		{"arn:aws:s3:::" + canary, ErrSyntax, "no key"},
+		{"arn:aws:s3:::/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:ec2:::b/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:b/" + canary, ErrSyntax, "not of the form"},
+		{"arn:AWS:s3:::b/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:::a:b/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:::b/k?versionId", ErrSyntax, "empty versionId"},
+		{"arn:aws:s3::1:accesspoint/n/object/" + canary, ErrSyntax, "names no region"},
+		{"arn:aws:s3:eu-west-1:1:accesspoint/n/obj/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:eu-west-1::accesspoint/n/object/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:eu.west:1:accesspoint/n/object/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:eu-west-1:1:accesspoint/a.b/object/" + canary, ErrSyntax, "not of the form"},
+		{"arn:aws:s3:eu-west-1:1:accesspoint/n/object/", ErrSyntax, "no key"},
+		{"gs:///" + canary, ErrSyntax, "no name of a bucket"},
+		{"gs://b/", ErrSyntax, "no name of an object"},
+		{"ftp://h/" + canary, ErrScheme, "not one of http, https, tftp, s3, arn, gs, data"},
+		{canary + "://h/", ErrScheme, "not one of http, https, tftp, s3, arn, gs, data"},
 		{"example.com/" + canary, ErrScheme, "there is none"},
 		{"http:///" + canary, ErrSyntax, "no host"},
 		{"http:" + canary, ErrSyntax, "no host"},
@@ -156,7 +185,7 @@ func mustURL(t testing.TB, s string) URL {
 }
 
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"", "http://h/p?q#f", "https://u:p@h:1/", "data:,x", "tftp://h/f", "arn:aws:s3:::b/k", "http://[::1%25eth0]/", "http://%41/", "//h", "http://h/a%2fb"} {
+	for _, s := range []string{"", "http://h/p?q#f", "https://u:p@h:1/", "data:,x", "tftp://h/f", "arn:aws:s3:::b/k", "arn:aws:s3:eu-west-1:1:accesspoint/n/object/k?versionId=1", "s3://b/k?versionId=x", "gs://b/o", "http://[::1%25eth0]/", "http://%41/", "//h", "http://h/a%2fb"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -182,7 +211,8 @@ func FuzzParseURL(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if shown.User != nil || shown.RawQuery != "" || shown.Fragment != "" || origin(shown) != origin(given) || shown.Path != given.Path {
+		if shown.User != nil || shown.RawQuery != "" || shown.Fragment != "" || origin(shown) != origin(given) || shown.Path != given.Path ||
+			unescaped(t, shown.Opaque) != given.Opaque {
 			t.Fatalf("%q is shown as %q", s, u)
 		}
 		for i := range len(u.String()) {
@@ -191,6 +221,16 @@ func FuzzParseURL(f *testing.F) {
 			}
 		}
 	})
+}
+
+// unescaped decodes the name in an arn URL as it is shown; as it is given, it is not encoded.
+func unescaped(t *testing.T, s string) string {
+	t.Helper()
+	u, err := url.PathUnescape(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 var dataSeeds = []string{

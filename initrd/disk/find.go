@@ -287,9 +287,9 @@ func (s System) Follow(path string) (string, error) {
 	default:
 		return "", &LookError{path, fs.ErrNotExist}
 	}
+	// A disk that cannot be read has no link either.
 	found, err := s.search(wanted)
-	var scan *ScanError
-	if err != nil && !(errors.As(err, &scan) && scan.DamagedOnly() && len(found) > 0) {
+	if _, unread := errors.AsType[*ScanError](err); err != nil && !unread {
 		return "", err
 	}
 	if len(found) == 0 {

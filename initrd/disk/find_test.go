@@ -422,3 +422,41 @@ func TestBootDisk(t *testing.T) {
 		t.Errorf("none: %v", err)
 	}
 }
+
+// TestFollow: a link of udev's counts, and where there is none yet, what the tables say; a
+// disk that cannot be read has no say in it.
+func TestFollow(t *testing.T) {
+	f := searchable(t)
+	s := f.system()
+	links := filepath.Join(f.dev, "disk/by-partlabel")
+	if err := os.MkdirAll(links, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(f.dev, "vdz9"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../vdz9", filepath.Join(links, "made")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Follow(filepath.Join(links, "made")); err != nil || got != filepath.Join(f.dev, "vdz9") {
+		t.Errorf("a link: %q, %v", got, err)
+	}
+	uuid := filepath.Join(f.dev, "disk/by-partuuid/11111111-2222-3333-4444-555555555555")
+	if got, err := s.Follow(uuid); err != nil || got != filepath.Join(f.dev, "vda1") {
+		t.Errorf("a UUID: %q, %v", got, err)
+	}
+	// Two disks have it.
+	var ce *CountError
+	if got, err := s.Follow(filepath.Join(links, `EFI\x20system`)); !errors.As(err, &ce) {
+		t.Errorf("two of one name: %q, %v", got, err)
+	}
+	delete(f.images, f.dev+"/vdb")
+	if got, err := s.Follow(filepath.Join(links, `EFI\x20system`)); err != nil || got != filepath.Join(f.dev, "vda1") {
+		t.Errorf("and one of them is not to be read: %q, %v", got, err)
+	}
+	for _, name := range []string{"disk/by-partlabel/none", "disk/by-partuuid/none", "disk/by-partuuid/44444444-2222-3333-4444-555555555555", "mapper/none"} {
+		if got, err := s.Follow(filepath.Join(f.dev, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}

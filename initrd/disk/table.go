@@ -15,6 +15,9 @@ var (
 	// ErrNoTable: neither a GPT nor an MBR label. It does not say that the disk is
 	// empty: a file system or a LUKS header may fill all of it.
 	ErrNoTable = errors.New("no partition table")
+	// ErrBootSector, which is an ErrNoTable too: the first sector is a boot sector, of a
+	// FAT or NTFS file system that fills the disk, or of an MBR label with nothing in it.
+	ErrBootSector = errors.New("a boot sector")
 	// ErrMBR: an MBR label with at least one partition in it.
 	ErrMBR = errors.New("an MBR label, not a GPT")
 	// ErrDamaged: something of a GPT is there, and no copy of it can be trusted.
@@ -23,6 +26,8 @@ var (
 	// 512-byte disk is copied to a 4096-byte one.
 	ErrSectorSize = errors.New("GPT for another sector size")
 )
+
+var errBootSector = fmt.Errorf("%w, but %w", ErrNoTable, ErrBootSector)
 
 // Bounds of what is read. UEFI asks for at least 128 entries and sets no limit.
 const (
@@ -167,6 +172,9 @@ func readTable(r io.ReaderAt, size int64, sectorSize int) (*Table, error) {
 		if string(header) == signature {
 			return nil, fmt.Errorf("%w: no protective MBR before it, without which the kernel takes no notice of a GPT", ErrDamaged)
 		}
+		if boot[510] == 0x55 && boot[511] == 0xaa {
+			return nil, errBootSector
+		}
 		return nil, ErrNoTable
 	}
 
@@ -305,15 +313,7 @@ func (d sectors) table(lba uint64) (*Table, error) {
 	t.Slots = int(count)
 	for i := range t.Slots {
 		e := entries[i*int(size):][:minEntrySize]
-		p := Partition{
-			Number: i + 1,
-			Type:   guidOnDisk(e),
-			UUID:   guidOnDisk(e[16:]),
-			First:  le.Uint64(e[32:]),
-			Last:   le.Uint64(e[40:]),
-			Flags:  le.Uint64(e[48:]),
-			Name:   text16(e[56:]),
-		}
+		p := entryOf(i+1, e)
 		if p.Type.IsZero() {
 			continue
 		}
@@ -323,6 +323,20 @@ func (d sectors) table(lba uint64) (*Table, error) {
 		t.Partitions = append(t.Partitions, p)
 	}
 	return t, nil
+}
+
+// entryOf decodes an entry (UEFI 2.10, section 5.3.3).
+func entryOf(number int, e []byte) Partition {
+	le := binary.LittleEndian
+	return Partition{
+		Number: number,
+		Type:   guidOnDisk(e),
+		UUID:   guidOnDisk(e[16:]),
+		First:  le.Uint64(e[32:]),
+		Last:   le.Uint64(e[40:]),
+		Flags:  le.Uint64(e[48:]),
+		Name:   text16(e[56:minEntrySize]),
+	}
 }
 
 // header reads a sector and checks that it is a header and meant for this place.

@@ -65,7 +65,7 @@ func parts(unit string) string {
 	case "root":
 		return "luks root"
 	case "repart":
-		return "repart disks"
+		return "kargs repart disks"
 	}
 	return unit
 }

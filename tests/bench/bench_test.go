@@ -72,12 +72,13 @@ func TestTable(t *testing.T) {
 		timed("apply", "tar", samples{0.002}, samples{0.001}, 2.5),
 		sized("size", "packages", 12e6, 10e6, 0),
 	}
+	rows[0].Peer, rows[0].PeerRatio = 20, 20
 	var text, doc bytes.Buffer
 	if err := errors.Join(rows.print(&text, false), rows.print(&doc, true)); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
-	if len(lines) != 4 || !strings.HasSuffix(lines[1], "3.00   2.50  over") || !strings.HasSuffix(lines[2], "2.00   2.50  ok") || !strings.Contains(lines[3], "1.20      -") {
+	if len(lines) != 4 || !strings.HasSuffix(lines[1], "3.00   2.50  over") || !strings.Contains(lines[1], "20.00 ms") || !strings.HasSuffix(lines[2], "2.00   2.50  ok") || !strings.Contains(lines[3], "1.20      -") {
 		t.Errorf("%s", text.String())
 	}
 	var got []struct {

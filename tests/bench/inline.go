@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,7 +29,7 @@ func writeConfig(name string, files []wanted) error {
 		list[i] = map[string]any{"path": f.path, "mode": 0o644, "contents": contents}
 	}
 	data, err := json.Marshal(map[string]any{
-		"ignition": map[string]any{"version": "3.4.0"}, "storage": map[string]any{"files": list},
+		"ignition": map[string]any{"version": "3.3.0"}, "storage": map[string]any{"files": list},
 	})
 	if err != nil {
 		return err
@@ -80,24 +81,28 @@ func inline(ctx context.Context, w *workshop) ([]row, error) {
 			return cmd, err
 		}
 	}
-	s, err := alternate(ctx, 21, ours(one), func(int) (*exec.Cmd, error) { return exec.CommandContext(ctx, w.empty), nil })
+	var their staged
+	peer := func(config string) trial { return their.run(ctx, w, w.peer, config, w.memory) }
+	s, err := alternate(ctx, 21, ours(one), func(int) (*exec.Cmd, error) { return exec.CommandContext(ctx, w.empty), nil }, peer(one))
 	if err != nil {
 		return nil, err
 	}
 	m, err := alternate(ctx, 11, ours(all), func(int) (*exec.Cmd, error) {
 		root, err := os.MkdirTemp(w.memory, "tar-")
 		return exec.CommandContext(ctx, "tar", "--extract", "--file", packed, "--directory", root), err
-	})
+	}, peer(all))
 	if err != nil {
 		return nil, err
 	}
-	if err := present(last, files, bytesEach); err != nil {
+	if err := errors.Join(present(last, files, bytesEach), their.done(files, bytesEach)); err != nil {
 		return nil, err
 	}
-	return []row{
-		timed("apply, 1 inline file", "an empty static Go program", s[0], s[1], 3),
-		timed("apply, 1,000 inline files", "tar x of the same files", m[0], m[1], 1.5),
-	}, nil
+	small, err := w.against(timed("apply, 1 inline file", "an empty static Go program", s[0], s[1], 3), s[2], ours(one), peer(one))
+	if err != nil {
+		return nil, err
+	}
+	large, err := w.against(timed("apply, 1,000 inline files", "tar x of the same files", m[0], m[1], 1.5), m[2], ours(all), peer(all))
+	return []row{small, large}, err
 }
 
 // present makes sure that what was timed was also done.

@@ -31,10 +31,12 @@ func large(ctx context.Context, w *workshop) (rows []row, err error) {
 		return nil, err
 	}
 	root, got := "", filepath.Join(w.memory, "image")
+	var their staged
+	peer := their.run(ctx, w, w.peer, config, w.memory)
 	s, err := alternate(ctx, 5,
 		func(int) (cmd *exec.Cmd, err error) {
 			// One at a time is there, or they would fill the memory.
-			if err := os.RemoveAll(root); err != nil {
+			if err := errors.Join(os.RemoveAll(root), os.RemoveAll(their.dir)); err != nil {
 				return nil, err
 			}
 			cmd, root, err = w.apply(ctx, config, w.memory)
@@ -46,12 +48,22 @@ func large(ctx context.Context, w *workshop) (rows []row, err error) {
 			}
 			return exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--output", got, files[0].source), nil
 		},
-		func(int) (*exec.Cmd, error) { return exec.CommandContext(ctx, "sha512sum", got), nil })
+		func(int) (*exec.Cmd, error) { return exec.CommandContext(ctx, "sha512sum", got), nil },
+		func(n int) (*exec.Cmd, error) {
+			if err := os.RemoveAll(got); err != nil {
+				return nil, err
+			}
+			return peer(n)
+		})
 	if err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(got); err != nil {
-		return nil, err
+	ours := func(int) (cmd *exec.Cmd, err error) {
+		if err := errors.Join(their.done(files, size), os.RemoveAll(got)); err != nil {
+			return nil, err
+		}
+		cmd, root, err = w.apply(ctx, config, w.memory)
+		return cmd, err
 	}
 	floor, name := s[1], "curl to the same tmpfs"
 	if s[2].median() > s[1].median() {
@@ -61,7 +73,20 @@ func large(ctx context.Context, w *workshop) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return []row{timed("apply, one file of 512 MiB", name, s[0], floor, 1.2), peak}, nil
+	whole, err := w.against(timed("apply, one file of 512 MiB", name, s[0], floor, 1.15), s[3], ours, func(n int) (*exec.Cmd, error) {
+		if err := os.RemoveAll(root); err != nil {
+			return nil, err
+		}
+		return peer(n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := their.done(files, size); err != nil {
+		return nil, err
+	}
+	packed, err := inflate(ctx, w)
+	return []row{whole, peak, packed}, err
 }
 
 // peak applies a config to a directory on a disk, and gives the most memory that was in use.

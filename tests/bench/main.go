@@ -4,9 +4,15 @@
 //	size       the stripped program               beside one that only links its packages
 //	start      pilotlight version                 beside an empty static Go program
 //	inline     apply of 1 and 1,000 inline files  beside an empty start, and tar x
+//	text       a config of 5 MB                   beside parsing its JSON once
 //	remote     apply of 200 remote files          beside curl --parallel
+//	           apply of 10 merged configs         beside one request
 //	large      apply of one file of 512 MiB       beside its transfer or its hash, and its memory
+//	           apply of one gzip file             beside gzip -dc
 //	boot       a guest with our units             beside the same guest without them
+//
+// Where Debian's package ignition does the same, it takes its turn too, as a distribution
+// runs it: its stages fetch and files, one after the other. It knows the spec up to 3.3.
 //
 // It is no test: that something is slower than was aimed at is shown, and is no failure.
 // What cannot be measured is one. Ours and the floor take turns, so that both see the same
@@ -63,6 +69,11 @@ type workshop struct {
 	program    string // pilotlight
 	empty      string // an empty static Go program
 	packages   string // a program that only links the packages of pilotlight
+	ignition   string // pilotlight, by the name of the peer
+	peer       string // Debian's ignition
+	standIns   string // a folder of programs that the peer wants and that have nothing to do here
+	launch     string // a program that tells the memory of another
+	reader     string // a program that parses JSON
 }
 
 // measurement gives rows of the table.
@@ -74,7 +85,7 @@ type measurement struct {
 type measurements []measurement
 
 // all is in the order of the table: what needs guests comes last.
-var all = measurements{{"size", size}, {"start", start}, {"inline", inline}, {"remote", remote}, {"large", large}, {"boot", boot}}
+var all = measurements{{"size", size}, {"start", start}, {"inline", inline}, {"text", text}, {"remote", remote}, {"large", large}, {"boot", boot}}
 
 // choose gives the measurements of the names, all if there are none.
 func choose(names []string) (measurements, error) {
@@ -151,9 +162,14 @@ func openWorkshop(ctx context.Context, log *lab.Log) (*workshop, func() error, e
 	w := &workshop{
 		repository: repository, memory: memory, disk: disk, log: log,
 		program: filepath.Join(disk, "pilotlight"), empty: filepath.Join(disk, "empty"), packages: filepath.Join(disk, "packages"),
+		ignition: filepath.Join(disk, "ignition"), standIns: filepath.Join(disk, "bin"),
+		launch: filepath.Join(disk, "launch"), reader: filepath.Join(disk, "reader"),
 	}
 	remove := func() error { return errors.Join(os.RemoveAll(memory), os.RemoveAll(disk)) }
-	if err := w.build(ctx); err != nil {
+	if w.peer, err = fetchPeer(ctx, cache); err == nil {
+		err = w.build(ctx)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, remove())
 	}
 	return w, remove, nil

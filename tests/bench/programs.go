@@ -12,17 +12,23 @@ import (
 	"pilotlight/tests/lab"
 )
 
-// build makes the three programs.
+// build makes the programs.
 func (w *workshop) build(ctx context.Context) error {
 	w.log.Printf("building")
 	if err := lab.GoBuild(ctx, w.repository, "./cmd/pilotlight", w.program); err != nil {
 		return err
 	}
-	source := filepath.Join(w.disk, "empty.go")
-	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o600); err != nil {
-		return err
+	for program, text := range map[string]string{w.empty: "package main\n\nfunc main() {}\n", w.launch: launcher, w.reader: reader} {
+		source := program + ".go"
+		if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
+			return err
+		}
+		if err := lab.GoBuild(ctx, w.repository, source, program); err != nil {
+			return err
+		}
 	}
-	if err := lab.GoBuild(ctx, w.repository, source, w.empty); err != nil {
+	if err := errors.Join(os.Symlink(w.program, w.ignition), os.Mkdir(w.standIns, 0o755),
+		os.WriteFile(filepath.Join(w.standIns, "setfiles"), []byte("#!/bin/sh\n"), 0o755)); err != nil {
 		return err
 	}
 	return w.buildPackages(ctx)

@@ -36,21 +36,28 @@ func remote(ctx context.Context, w *workshop) (rows []row, err error) {
 		return nil, err
 	}
 	last := ""
-	s, err := alternate(ctx, 11,
-		func(int) (cmd *exec.Cmd, err error) {
-			cmd, last, err = w.apply(ctx, config, w.memory)
-			return cmd, err
-		},
+	ours := func(int) (cmd *exec.Cmd, err error) {
+		cmd, last, err = w.apply(ctx, config, w.memory)
+		return cmd, err
+	}
+	var their staged
+	peer := their.run(ctx, w, w.peer, config, w.memory)
+	s, err := alternate(ctx, 11, ours,
 		func(int) (*exec.Cmd, error) {
 			dir, err := os.MkdirTemp(w.memory, "curl-")
 			return exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--noproxy", "*",
 				"--parallel", "--parallel-max", "50", "--output-dir", dir, "--config", urls), err
-		})
+		}, peer)
 	if err != nil {
 		return nil, err
 	}
-	if err := present(last, files, chunk); err != nil {
+	if err := errors.Join(present(last, files, chunk), their.done(files, chunk)); err != nil {
 		return nil, err
 	}
-	return []row{timed("apply, 200 files of 64 KiB, 20 ms", "curl --parallel-max 50", s[0], s[1], 1.5)}, nil
+	many200, err := w.against(timed("apply, 200 files of 64 KiB, 20 ms", "curl --parallel-max 50", s[0], s[1], 1.3), s[2], ours, peer)
+	if err != nil {
+		return nil, err
+	}
+	configs, err := merged(ctx, w)
+	return []row{many200, configs}, err
 }

@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// row is one line: ours beside a floor. Unit is of both.
+// row is one line: ours beside a floor, and the peer where it does the same. Unit is of
+// all three.
 type row struct {
 	What   string  `json:"what"`
 	Beside string  `json:"beside"`
@@ -17,6 +18,11 @@ type row struct {
 	Aim    float64 `json:"aim,omitempty"`    // that the ratio is not to pass; none is 0
 	Spread float64 `json:"spread,omitempty"` // of ours, by ours
 	Runs   int     `json:"runs"`             // 1 for what does not vary
+
+	Peer       float64 `json:"peer,omitempty"`
+	PeerRatio  float64 `json:"peer_ratio,omitempty"` // the peer by the floor
+	Memory     float64 `json:"memory,omitempty"`     // resident at most, in MiB; of ours
+	PeerMemory float64 `json:"peer_memory,omitempty"`
 }
 
 // verdict is "ok", "over", or nothing where no aim is.
@@ -63,7 +69,8 @@ func (t table) print(w io.Writer, asJSON bool) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(rows)
 	}
-	fmt.Fprintf(w, "%-36s %13s %6s   %-34s %13s %7s %6s\n", "", "ours", "±", "beside", "floor", "ratio", "aim")
+	fmt.Fprintf(w, "%-36s %13s %6s   %-34s %13s %13s %7s %7s %13s %7s %6s\n",
+		"", "ours", "±", "beside", "floor", "the peer", "ratio", "MiB", "the peer MiB", "ratio", "aim")
 	for _, r := range t {
 		aim := "-"
 		if r.Aim > 0 {
@@ -73,8 +80,17 @@ func (t table) print(w io.Writer, asJSON bool) error {
 		if r.Runs > 1 {
 			spread = fmt.Sprintf("%.0f %%", 100*r.Spread)
 		}
-		if _, err := fmt.Fprintf(w, "%-36s %10.2f %s %6s   %-34s %10.2f %s %7.2f %6s  %s\n",
-			r.What, r.Ours, r.Unit, spread, r.Beside, r.Floor, r.Unit, r.Ratio, aim, r.verdict()); err != nil {
+		peer := [4]string{}
+		for i, v := range []float64{r.Peer, r.PeerRatio, r.Memory, r.PeerMemory} {
+			if v > 0 {
+				peer[i] = fmt.Sprintf("%.2f", v)
+			}
+		}
+		if peer[0] != "" {
+			peer[0] += " " + r.Unit
+		}
+		if _, err := fmt.Fprintf(w, "%-36s %10.2f %s %6s   %-34s %10.2f %s %13s %7s %7s %13s %7.2f %6s  %s\n",
+			r.What, r.Ours, r.Unit, spread, r.Beside, r.Floor, r.Unit, peer[0], peer[1], peer[2], peer[3], r.Ratio, aim, r.verdict()); err != nil {
 			return err
 		}
 	}

@@ -153,7 +153,7 @@ func GoBuild(ctx context.Context, repository, pkg, out string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nethttpomithttp2", "-buildvcs=false", "-ldflags=-s -w -buildid= -X main.sourceDate="+strings.TrimSpace(string(date)), "-o", out, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nethttpomithttp2", "-buildvcs=false", "-ldflags=-s -w -funcalign=16 -buildid= -X main.sourceDate="+strings.TrimSpace(string(date)), "-o", out, pkg)
 	cmd.Dir = repository
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if os.Getenv("SUDO_UID") != "" {

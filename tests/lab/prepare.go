@@ -12,7 +12,7 @@ import (
 
 // packages are the Debian packages that the lab and the tests use on the machine itself; sfdisk, sgdisk and curl are judges there. Everything that concerns a guest's disk (systemd-repart,
 // mkfs.erofs, ukify, veritysetup) is run from the guest's own tree instead: its version is the one that matters.
-var packages = []string{"qemu-system-x86", "qemu-utils", "ovmf", "swtpm", "mmdebstrap", "mtools", "dosfstools", "fdisk", "gdisk", "curl"}
+var packages = []string{"qemu-system-x86", "qemu-utils", "ovmf", "swtpm", "mmdebstrap", "mtools", "dosfstools", "fdisk", "gdisk", "strace", "curl", "dnsmasq-base", "libwrap0", "btrfs-progs", "xfsprogs", "f2fs-tools", "exfatprogs", "squashfs-tools", "erofs-utils", "genisoimage", "udftools", "ntfs-3g", "cryptsetup-bin"}
 
 // MissingError says which packages are to be installed by hand, on a machine where Prepare cannot do it.
 type MissingError struct {
@@ -41,12 +41,17 @@ func Prepare(ctx context.Context, log *Log) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	return installPackages(ctx, log, missing)
+}
+
+// installPackages installs Debian packages through apt-get.
+func installPackages(ctx context.Context, log *Log, missing []string) error {
 	if os.Geteuid() != 0 {
 		return &MissingError{Packages: missing, Reason: "not root"}
 	}
 	log.Printf("installing %s", strings.Join(missing, " "))
 	install := func() error {
-		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "--yes", "--no-install-recommends", "-qq"}, missing...)...)
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "--yes", "--no-install-recommends", "-qq", "-o", "DPkg::Lock::Timeout=600"}, missing...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		_, err := output(cmd, "apt-get install")
 		return err

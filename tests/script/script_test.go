@@ -46,6 +46,11 @@ func TestScripts(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	for _, face := range []string{"ignition", "ignition-apply", "ignition-validate", "ignition-rmcfg"} {
+		if err := os.Symlink("pilotlight", filepath.Join(bin, face)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
