@@ -17,7 +17,7 @@ RequiresMountsFor=/srv/data /srv/data/fat
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -ec 'mkdir -p /etc/check; \
-  for d in by-label/kept\\x20here by-label/FAT by-uuid/a1b2c3d4-e5f6-4a7b-8c9d-0123456789ab by-uuid/0BAD-CAFE; do readlink -e /dev/disk/$$d >/dev/null; done; \
+  for d in by-label/kept\\\\x20here by-label/FAT by-uuid/a1b2c3d4-e5f6-4a7b-8c9d-0123456789ab by-uuid/0BAD-CAFE; do readlink -e /dev/disk/$$d >/dev/null; done; \
   cat /srv/data/hello >/etc/check/hello; echo more >>/srv/data/hello; cat /srv/data/fat/text >/etc/check/text'
 [Install]
 WantedBy=multi-user.target
