@@ -11,8 +11,9 @@ LDFLAGS := -s -w -funcalign=16 -X main.release=$(RELEASE)
 # HTTP/2 is half a megabyte, and nothing that a machine fetches at boot needs it.
 TAGS    := nethttpomithttp2
 
-# A guest has two processors, and waits as long as it works: as many run side by side as the machine has.
-GUESTS  = $$(nproc)
+# A guest has two processors: as many run side by side as the machine has pairs. With more the
+# kernels of the guests see their processors stand still.
+GUESTS  = $$(( ($$(nproc) + 1) / 2 ))
 
 # What needs no virtual machine runs first.
 PACKAGES = $$($(GO) list ./... | grep -v -e /tests/vm -e /tests/lab -e /tests/premise)

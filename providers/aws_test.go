@@ -222,7 +222,7 @@ func TestLinesOfTheFamilyThatIsNotThere(t *testing.T) {
 	}
 	mu.Unlock()
 
-	if _, err := ask(t, "aws", reach{tell: tell, patience: hush + time.Second}); err == nil {
+	if _, err := ask(t, "aws", reach{tell: tell, patience: hush + 5*time.Second}); err == nil {
 		t.Fatal("an answer from nobody")
 	}
 	mu.Lock()

@@ -47,7 +47,7 @@ func newFilesystems(t *testing.T, node, section string) *filesystems {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f.in = stages.Input{Config: c, Facts: stages.Facts{Boot: stages.First, Root: root}}
+	f.in = stages.Input{Config: c, Facts: stages.Facts{Boot: stages.First, Root: root, Placed: true}}
 	t.Cleanup(f.end)
 	return f
 }
