@@ -136,12 +136,7 @@ func faults(r config.Report) string {
 // at the end.
 func brief(text string) string {
 	text = strings.NewReplacer(".\n", "; ", "\n", "; ", ".; ", "; ").Replace(strings.TrimSpace(text))
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	text = printable(text)
 	var parts []string
 	for part := range strings.SplitSeq(text, ": ") {
 		if len(parts) == 0 || !says(parts[len(parts)-1], part) && !slices.Contains(parts, part) {
@@ -154,6 +149,17 @@ func brief(text string) string {
 	}
 	const begin = mostLetters * 3 / 5
 	return string(letters[:begin]) + " … " + string(letters[len(letters)-(mostLetters-begin-3):])
+}
+
+// printable is a text of one line, without what a terminal would take for its own. Names
+// of files and the words of a server may hold anything.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // says says whether a part of an error names the next one already, in whole words.

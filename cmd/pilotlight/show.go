@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +93,7 @@ func (s show) stage(i int, of stages.Stage) {
 // silent, unless all are asked for.
 func (s show) planned(o initrd.Outcome) {
 	m := markOf(o)
+	o = legible(o)
 	paint := s.paint()
 	line := func(text string) { s.line("  %s", paint(m.colour(), string(m)+" "+text)) }
 	switch m {
@@ -168,6 +170,7 @@ func (s show) paint() func(colour, text string) string {
 // did is one line of what was done: those that changed nothing are silent, unless
 // everything is asked for.
 func (s show) did(stage string, o initrd.Outcome, all bool) {
+	o = legible(o)
 	switch {
 	case o.State == initrd.So && all:
 		s.line("pilotlight: %s: so already: %s (%s)", stage, o.Wish, short(o.Took))
@@ -179,6 +182,16 @@ func (s show) did(stage string, o initrd.Outcome, all bool) {
 	case o.State == initrd.Moot:
 		s.line("pilotlight: %s: warning: %v; so not: %s", stage, o.Why, o.Wish)
 	}
+}
+
+// legible is an outcome of which each text is one line and fit for a terminal.
+func legible(o initrd.Outcome) initrd.Outcome {
+	o.Wish, o.Deed = printable(o.Wish), printable(o.Deed)
+	o.Lost = slices.Clone(o.Lost)
+	for i := range o.Lost {
+		o.Lost[i] = printable(o.Lost[i])
+	}
+	return o
 }
 
 func short(d time.Duration) string {

@@ -142,48 +142,6 @@ func TestDebian(t *testing.T) {
 	}
 }
 
-// TestDebianFetches is the same distribution where the config, what it pulls in, and the contents of a file are on a server.
-// The stage fetch-offline asks for the network, and fetch waits for it.
-func TestDebianFetches(t *testing.T) {
-	t.Parallel()
-	g, by := inDebian(t)
-	v := serve(t, stage.UserConfig())
-	_, port, _ := strings.Cut(v.Address, ":")
-	at := "http://" + lab.HostAddress + ":" + port + "/assets/"
-	config := theirs()
-	config["ignition"].(map[string]any)["config"] = map[string]any{"merge": []any{map[string]any{"source": at + "child.ign"}}}
-	data, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const far = "bytes from elsewhere\n"
-	for name, text := range map[string]string{
-		"config.ign": string(data),
-		"child.ign":  `{"ignition":{"version":"3.3.0"},"storage":{"files":[{"path":"/etc/demo/far","contents":{"source":"` + at + `far","verification":{"hash":"sha256-` + scene.Sum(far) + `"}}}]}}`,
-		"far":        far,
-	} {
-		if err := os.WriteFile(filepath.Join(v.Dir, "assets", name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := by(map[string]any{}, "ignition.firstboot=1 ignition.platform.id=metal ignition.config.url="+at+"config.ign", "rd.neednet=1 ip=dhcp")
-	b.Network = true
-	out := boot(t, g, b, "a config on a server")
-	silent(t, out)
-	facts := inUse(t, out)
-	if f, _ := facts.EtcFile("/etc/demo/far"); f.SHA256 != scene.Sum(far) {
-		t.Errorf("/etc/demo/far: %+v", f)
-	}
-	if n := facts.InitrdLines("ignition-fetch.service"); n == 0 {
-		t.Error("the journal has nothing of the stage fetch")
-	}
-	for _, name := range []string{"config.ign", "child.ign", "far"} {
-		if n := len(v.Requests("/assets/" + name)); n != 1 {
-			t.Errorf("%s was asked for %d times\n%s", name, n, v.Log())
-		}
-	}
-}
-
 // inUse holds a guest that came up against what theirs asks for.
 func inUse(t *testing.T, out lab.Outcome) lab.Facts {
 	t.Helper()
