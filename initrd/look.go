@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,6 +37,16 @@ func (l look) Open(root, path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return t.read(path)
+}
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(look Look, root, name string, limit int64) ([]byte, error) {
+	in, err := look.Open(root, name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	return readBounded(in, path.Join(root, name), limit)
 }
 
 func (l look) Volatile(root, path string) (bool, error) {
